@@ -1,0 +1,81 @@
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import { fastify, LogController } from 'fastify'
+import type { Redis } from 'ioredis'
+import type { Logger } from 'pino'
+import { answerClientError, answerError, errorHandler } from './http/error-handler.ts'
+import { gracefulClose } from './http/graceful-close.ts'
+import { idempotency } from './http/idempotency.ts'
+import { bodyCheck, jsonBody } from './http/json-body.ts'
+import { methodNotAllowed } from './http/method-not-allowed.ts'
+import { problemPages } from './http/problem-pages.ts'
+import { rateLimit } from './http/rate-limit.ts'
+import { requestIdOf, requestLog } from './http/request-log.ts'
+import { signature } from './http/signature.ts'
+import type { IdempotencyStore } from './idempotency/store.ts'
+import { maxDecimalsKeyword } from './orders/order.ts'
+import { orderRoutes, recoverAnswer } from './orders/order-routes.ts'
+import type { OrdersRepository } from './orders/orders-repository.ts'
+import type { Settings } from './settings.ts'
+
+/** How long a client may take to send one request: a small body on a poor line, not a slow attack. */
+const REQUEST_TIMEOUT_MS = 15_000
+
+/** What the app is built on; opened, and closed, by whoever builds it. */
+export interface AppResources {
+  settings: Settings
+  logger: Logger
+  orders: OrdersRepository
+  idempotencyStore: IdempotencyStore
+  /** where the rate limit is counted for all instances; without it, in this process */
+  redis: Redis | undefined
+}
+
+/** Builds the service: the pipeline of a request, in its order. */
+export async function buildApp(resources: AppResources) {
+  const { settings, logger, orders, idempotencyStore, redis } = resources
+  const app = fastify({
+    loggerInstance: logger,
+    logController: new LogController({ disableRequestLogging: true }), // requestLog does it
+    genReqId: requestIdOf,
+    requestIdHeader: false,
+    trustProxy: settings.trustedProxies.length > 0 && settings.trustedProxies,
+    bodyLimit: settings.maxBodyBytes,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    return503OnClosing: false, // gracefulClose answers with a problem document
+    frameworkErrors: answerError,
+    clientErrorHandler: answerClientError,
+    ajv: {
+      customOptions: {
+        // A body is what it is: by default, members are dropped and "5" becomes 5.
+        removeAdditional: false,
+        coerceTypes: false,
+        useDefaults: false,
+        allErrors: true,
+        verbose: true, // the error carries the schema, whose description is the rule in words
+        keywords: [maxDecimalsKeyword],
+      },
+    },
+  }).withTypeProvider<TypeBoxTypeProvider>()
+
+  await app.register(requestLog)
+  await app.register(gracefulClose)
+  await app.register(errorHandler)
+  await app.register(methodNotAllowed)
+  await app.register(problemPages)
+
+  await app.register(async (signed) => {
+    await signed.register(jsonBody)
+    await signed.register(signature, { secret: settings.hmacSecret })
+    await signed.register(rateLimit, { ...settings.rateLimit, redis })
+    await signed.register(bodyCheck)
+    await signed.register(idempotency, {
+      store: idempotencyStore,
+      mismatchStatus: settings.idempotency.mismatchStatus,
+      recover: (key) => recoverAnswer(orders, key),
+    })
+    await signed.register(orderRoutes, { orders })
+  })
+
+  app.refuseOtherMethods()
+  return app
+}

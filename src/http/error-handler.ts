@@ -1,0 +1,83 @@
+import { STATUS_CODES } from 'node:http'
+import type { Socket } from 'node:net'
+import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
+import { fastifyPlugin } from 'fastify-plugin'
+import { PROBLEM_MEDIA_TYPE, Problem } from './problem.ts'
+
+/** Answers every error and every unknown path with a problem document (RFC 9457). */
+export const errorHandler = fastifyPlugin(async (app) => {
+  app.setErrorHandler(answerError)
+  app.setNotFoundHandler((request, reply) =>
+    answerError(
+      new Problem('not-found', `There is nothing at ${pathOf(request)}.`),
+      request,
+      reply,
+    ),
+  )
+})
+
+/** Answers an error of a route, a hook or the framework, and logs it if it is ours. */
+export function answerError(
+  error: FastifyError | Problem | Error,
+  request: FastifyRequest,
+  reply: FastifyReply,
+) {
+  const problem = problemOf(error, request)
+  if (problem.statusCode === 500) request.log.error({ err: error }, 'the request failed')
+  return reply
+    .code(problem.statusCode)
+    .headers(problem.headers)
+    .type(PROBLEM_MEDIA_TYPE)
+    .send(JSON.stringify(problem.toDocument()))
+}
+
+/** Answers what is not HTTP at all, or came too slowly, straight on the socket. */
+export function answerClientError(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy()
+    return
+  }
+  const problem = clientProblemOf(error.code)
+  const body = JSON.stringify(problem.toDocument())
+  socket.end(
+    [
+      `HTTP/1.1 ${problem.statusCode} ${STATUS_CODES[problem.statusCode]}`,
+      `Content-Type: ${PROBLEM_MEDIA_TYPE}`,
+      `Content-Length: ${Buffer.byteLength(body)}`,
+      'Connection: close',
+      '',
+      body,
+    ].join('\r\n'),
+  )
+}
+
+function problemOf(error: FastifyError | Problem | Error, request: FastifyRequest): Problem {
+  if (error instanceof Problem) return error
+  const { code, statusCode = 500 } = error as Partial<FastifyError>
+  if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') {
+    const limit = request.routeOptions.bodyLimit
+    return new Problem('body-too-large', `The body must not be larger than ${limit} bytes.`)
+  }
+  // What else the framework blames on the client: a URL that cannot be decoded, a Content-Length
+  // that does not fit, a body that broke off.
+  if (statusCode >= 400 && statusCode < 500) return new Problem('bad-request', error.message)
+  return new Problem(
+    'internal-error',
+    'The request could not be completed. It is safe to repeat it.',
+  )
+}
+
+function clientProblemOf(code: string | undefined): Problem {
+  switch (code) {
+    case 'HPE_HEADER_OVERFLOW':
+      return new Problem('headers-too-large', 'The headers must not be larger than 16384 bytes.')
+    case 'ERR_HTTP_REQUEST_TIMEOUT':
+      return new Problem('request-timeout', 'The request did not arrive in time.')
+    default:
+      return new Problem('bad-request', 'The request is not well-formed HTTP/1.1.')
+  }
+}
+
+function pathOf(request: FastifyRequest): string {
+  return request.url.split('?', 1)[0] ?? request.url
+}

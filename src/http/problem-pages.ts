@@ -1,0 +1,48 @@
+import { fastifyPlugin } from 'fastify-plugin'
+import { PROBLEMS, Problem, type ProblemCode, problemPath } from './problem.ts'
+
+/** `GET /problems/<code>`: what the `type` of a problem document refers to, as a page or as JSON. */
+export const problemPages = fastifyPlugin(async (app) => {
+  app.get<{ Params: { code: string } }>('/problems/:code', async (request, reply) => {
+    const { code } = request.params
+    if (!isProblemCode(code)) {
+      throw new Problem('not-found', `There is no problem called ${JSON.stringify(code)}.`)
+    }
+    reply.header('vary', 'Accept')
+    if (prefersHtml(request.headers.accept)) {
+      return reply.type('text/html; charset=utf-8').send(pageOf(code))
+    }
+    return { type: problemPath(code), code, ...PROBLEMS[code] }
+  })
+})
+
+function isProblemCode(code: string): code is ProblemCode {
+  return Object.hasOwn(PROBLEMS, code)
+}
+
+/** A browser asks for text/html by name; a program that says nothing of it gets JSON. */
+function prefersHtml(accept = ''): boolean {
+  const html = accept.indexOf('text/html')
+  const json = accept.indexOf('application/json')
+  return html >= 0 && (json < 0 || html < json)
+}
+
+function pageOf(code: ProblemCode): string {
+  const { status, title, explanation } = PROBLEMS[code]
+  return `<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>${status} ${code}</title>
+<style>
+  body { font: 1.1rem/1.6 system-ui, sans-serif; max-width: 38rem; margin: 15vh auto; padding: 0 1.5rem; color: #1a1f36; }
+  h1 { font-size: 1.5rem; line-height: 1.3; }
+  code { background: #eef1f6; padding: .1em .4em; border-radius: .3em; }
+  @media (prefers-color-scheme: dark) { body { background: #14171f; color: #e6e8ee; } code { background: #262b38; } }
+</style>
+<p><code>${status}</code> <code>${code}</code></p>
+<h1>${title}</h1>
+<p>${explanation}</p>
+</html>
+`
+}

@@ -1,0 +1,32 @@
+import { randomUUID } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
+import { fastifyPlugin } from 'fastify-plugin'
+
+/** Long enough for a UUID, a ULID or a trace id with a prefix; nothing that could forge a log line. */
+const WELL_FORMED_ID = /^[\w.:+/=-]{1,128}$/
+
+/** The request's id: the client's `X-Request-Id` if it is well-formed, else a new UUID. */
+export function requestIdOf(request: Pick<IncomingMessage, 'headers'>): string {
+  const given = request.headers['x-request-id']
+  return typeof given === 'string' && WELL_FORMED_ID.test(given) ? given : randomUUID()
+}
+
+/** Returns the request's id in `X-Request-Id` and logs one line a request, without its contents. */
+export const requestLog = fastifyPlugin(async (app) => {
+  app.addHook('onRequest', async (request, reply) => {
+    reply.header('x-request-id', request.id)
+  })
+
+  app.addHook('onResponse', async (request, reply) => {
+    request.log.info(
+      {
+        method: request.method,
+        route: request.routeOptions.url,
+        status: reply.statusCode,
+        duration_ms: Math.round(reply.elapsedTime * 1000) / 1000,
+        idempotency: request.idempotency?.outcome,
+      },
+      'request',
+    )
+  })
+})

@@ -1,0 +1,50 @@
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import type { Answer, AnsweredRequest } from '../idempotency/store.ts'
+import { OrderInput } from './order.ts'
+import type { Order, OrdersRepository } from './orders-repository.ts'
+
+/** `POST /orders`, behind the idempotency hook. */
+export const orderRoutes: FastifyPluginAsyncTypebox<{ orders: OrdersRepository }> = async (
+  app,
+  { orders },
+) => {
+  app.post('/orders', { schema: { body: OrderInput } }, async (request, reply) => {
+    const { idempotency } = request
+    if (idempotency === null) throw new Error('POST /orders is not behind the idempotency hook')
+    const { order, inserted } = await orders.insertOnce({
+      ...request.body,
+      idempotencyKey: idempotency.key,
+      requestFingerprint: idempotency.fingerprint,
+    })
+    if (!inserted) idempotency.foundInDatabase(order.requestFingerprint)
+    const { statusCode, headers, body } = answerOf(order)
+    return reply.code(statusCode).headers(headers).send(body)
+  })
+}
+
+/** Rebuilds the answer that the order under this key got, if there is one. */
+export async function recoverAnswer(
+  orders: OrdersRepository,
+  key: string,
+): Promise<AnsweredRequest | undefined> {
+  const order = await orders.findByKey(key)
+  return order && { fingerprint: order.requestFingerprint, answer: answerOf(order) }
+}
+
+/** The answer to an order: a pure function of its row, so that every repeat gets the same bytes. */
+function answerOf(order: Order): Answer {
+  return {
+    statusCode: 201,
+    headers: { 'content-type': 'application/json; charset=utf-8' },
+    body: JSON.stringify({
+      order: {
+        id: order.id,
+        user_id: order.userId,
+        item: order.item,
+        amount: Number(order.amount),
+        idempotency_key: order.idempotencyKey,
+        created_at: order.createdAt.toISOString(),
+      },
+    }),
+  }
+}

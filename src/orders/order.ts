@@ -1,0 +1,56 @@
+import Type, { type Static } from 'typebox'
+
+/**
+ * 15 significant digits, as many as a double carries exactly; the column is `numeric(15,4)`.
+ */
+export const MAX_AMOUNT = 99_999_999_999.9999
+const AMOUNT_DECIMALS = 4
+
+/** Not blank, no NUL (Postgres has none in text), no lone surrogate (UTF-8 has none). */
+const TEXT_PATTERN = '^(?!\\s*$)[^\\u0000\\uD800-\\uDFFF]*$'
+
+const Text = () =>
+  Type.String({
+    minLength: 1,
+    maxLength: 255,
+    pattern: TEXT_PATTERN,
+    description: 'a string of 1 to 255 characters, not blank, of well-formed Unicode without NUL',
+  })
+
+/** What a client sends. Each `description` is the rule as an error tells it: "<field> must be …". */
+export const OrderInput = Type.Object(
+  {
+    user_id: Text(),
+    item: Text(),
+    amount: Type.Number({
+      exclusiveMinimum: 0,
+      maximum: MAX_AMOUNT,
+      maxDecimals: AMOUNT_DECIMALS,
+      description: `a number greater than 0, at most ${MAX_AMOUNT}, with at most ${AMOUNT_DECIMALS} decimals`,
+    }),
+  },
+  {
+    additionalProperties: false,
+    description: 'a JSON object with exactly user_id, item and amount',
+  },
+)
+
+export type OrderInput = Static<typeof OrderInput>
+
+/** The Ajv keyword `maxDecimals`: how many decimals a number may have. */
+export const maxDecimalsKeyword = {
+  keyword: 'maxDecimals',
+  type: 'number',
+  schemaType: 'number',
+  validate: (decimals: number, value: number) => hasAtMostDecimals(value, decimals),
+} as const
+
+/**
+ * Whether the double is the one nearest to some number of so many decimals. (JSON Schema's
+ * `multipleOf: 0.0001` divides in floating point and refuses 0.0007.) Exact as long as
+ * `value * 10 ** decimals` stays below 2 ** 53.
+ */
+function hasAtMostDecimals(value: number, decimals: number): boolean {
+  const scale = 10 ** decimals
+  return Math.round(value * scale) / scale === value
+}

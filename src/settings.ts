@@ -1,0 +1,178 @@
+import { BlockList, isIP } from 'node:net'
+import { envSchema } from 'env-schema'
+import Type, { type Static } from 'typebox'
+import { StartError } from './start-error.ts'
+
+const DEVELOPMENT_SECRET = 'super-secret-key'
+const DAY_SECONDS = 86_400
+
+/** Each `description` is the rule as a person reads it: "<NAME> must be <description>". */
+const Environment = Type.Object({
+  NODE_ENV: Type.String({ default: 'development', description: 'a name such as production' }),
+  HOST: Type.String({
+    default: '127.0.0.1',
+    minLength: 1,
+    description: 'the address to listen on, such as 127.0.0.1 or 0.0.0.0',
+  }),
+  PORT: integer(0, 65_535, 8080),
+  HMAC_SECRET: Type.String({
+    default: DEVELOPMENT_SECRET,
+    minLength: 1,
+    description: 'a secret shared with the clients, not empty',
+  }),
+  DATABASE_URL: Type.Optional(
+    Type.String({
+      pattern: '^postgres(ql)?://[^\\s]+$',
+      description: 'a URL that begins with postgres://',
+    }),
+  ),
+  REDIS_URL: Type.Optional(
+    Type.String({
+      pattern: '^rediss?://[^\\s]+$',
+      description: 'a URL that begins with redis:// or rediss://',
+    }),
+  ),
+  RATE_LIMIT_MAX: integer(1, 1_000_000_000, 10),
+  RATE_LIMIT_WINDOW_SECONDS: integer(1, DAY_SECONDS, 60),
+  // At most 30 days: setTimeout and Redis expiries stay far from their limits.
+  IDEMPOTENCY_TTL_SECONDS: integer(1, 30 * DAY_SECONDS, DAY_SECONDS),
+  IDEMPOTENCY_LEASE_SECONDS: integer(1, 3600, 30),
+  IDEMPOTENCY_MISMATCH_STATUS: Type.Union([Type.Literal(409), Type.Literal(422)], {
+    default: 409,
+    description: '409 or 422',
+  }),
+  // At most 16 MiB: beyond it, one JSON.parse holds up every other request for too long.
+  MAX_BODY_BYTES: integer(1, 16 * 1024 * 1024, 64 * 1024),
+  TRUST_PROXY: Type.Optional(
+    Type.String({
+      description: 'addresses or CIDR ranges, separated by commas, such as 10.0.0.0/8,::1',
+    }),
+  ),
+  DATA_DIR: Type.String({ default: '.data', minLength: 1, description: 'a folder' }),
+  LOG_LEVEL: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
+    default: 'info',
+    description: 'one of fatal, error, warn, info, debug, trace, silent',
+  }),
+})
+
+function integer(minimum: number, maximum: number, byDefault: number) {
+  return Type.Integer({
+    minimum,
+    maximum,
+    default: byDefault,
+    description: `an integer from ${minimum} to ${maximum}`,
+  })
+}
+
+/** What the service is told by its environment, checked; durations in ms. */
+export interface Settings {
+  production: boolean
+  host: string
+  port: number
+  hmacSecret: string
+  databaseUrl: string | undefined
+  redisUrl: string | undefined
+  rateLimit: { max: number; windowMs: number }
+  idempotency: { ttlMs: number; leaseMs: number; mismatchStatus: 409 | 422 }
+  maxBodyBytes: number
+  /** addresses and CIDR ranges of proxies whose X-Forwarded-For is believed */
+  trustedProxies: string[]
+  dataDir: string
+  logLevel: Static<typeof Environment>['LOG_LEVEL']
+}
+
+/**
+ * Reads the settings from `.env` and the process's environment, which wins.
+ *
+ * @throws {StartError} one line that names every setting that breaks its rule, never its value
+ */
+export function readSettings(): Settings {
+  return parseSettings(process.env, { dotenv: true })
+}
+
+/**
+ * Checks an environment and gives it types and units.
+ *
+ * @throws {StartError} one line that names every setting that breaks its rule, never its value
+ */
+export function parseSettings(
+  environment: Record<string, string | undefined>,
+  { dotenv = false } = {},
+): Settings {
+  const env = validate(environment, dotenv)
+  const production = env.NODE_ENV === 'production'
+  const trustedProxies = env.TRUST_PROXY?.split(',').map((proxy) => proxy.trim()) ?? []
+  const broken = [
+    ...(trustedProxies.every(isAddressOrRange) ? [] : [ruleOf('TRUST_PROXY')]),
+    ...(production ? brokenProductionRules(env) : []),
+  ]
+  if (broken.length > 0) throw new StartError(broken.join('; '))
+  return {
+    production,
+    host: env.HOST,
+    port: env.PORT,
+    hmacSecret: env.HMAC_SECRET,
+    databaseUrl: env.DATABASE_URL,
+    redisUrl: env.REDIS_URL,
+    rateLimit: { max: env.RATE_LIMIT_MAX, windowMs: env.RATE_LIMIT_WINDOW_SECONDS * 1000 },
+    idempotency: {
+      ttlMs: env.IDEMPOTENCY_TTL_SECONDS * 1000,
+      leaseMs: env.IDEMPOTENCY_LEASE_SECONDS * 1000,
+      mismatchStatus: env.IDEMPOTENCY_MISMATCH_STATUS,
+    },
+    maxBodyBytes: env.MAX_BODY_BYTES,
+    trustedProxies,
+    dataDir: env.DATA_DIR,
+    logLevel: env.LOG_LEVEL,
+  }
+}
+
+type Environment = Static<typeof Environment>
+
+function validate(environment: Record<string, string | undefined>, dotenv: boolean): Environment {
+  try {
+    // A copy: env-schema writes the parsed values into what it is given.
+    return envSchema<Environment>({
+      schema: Environment,
+      data: { ...environment },
+      env: false,
+      dotenv,
+    })
+  } catch (error) {
+    const { errors } = error as { errors?: { instancePath: string }[] }
+    if (errors === undefined) throw error
+    const names = new Set(errors.map(({ instancePath }) => instancePath.slice(1)))
+    throw new StartError([...names].map(ruleOf).join('; '))
+  }
+}
+
+function ruleOf(name: string): string {
+  const property = Environment.properties[name as keyof Environment] as { description?: string }
+  return `${name} must be ${property.description}`
+}
+
+function brokenProductionRules(env: Environment): string[] {
+  const broken: string[] = []
+  // 32 characters: an HMAC-SHA256 key shorter than the hash weakens it (RFC 2104 §3).
+  if (env.HMAC_SECRET === DEVELOPMENT_SECRET || env.HMAC_SECRET.length < 32) {
+    broken.push('HMAC_SECRET must be set, to 32 characters or more, in production')
+  }
+  for (const name of ['DATABASE_URL', 'REDIS_URL'] as const) {
+    if (env[name] === undefined) broken.push(`${name} must be set in production`)
+  }
+  return broken
+}
+
+function isAddressOrRange(text: string): boolean {
+  const [address = '', prefix, ...rest] = text.split('/')
+  const version = isIP(address)
+  if (version === 0 || rest.length > 0) return false
+  if (prefix === undefined) return true
+  if (!/^\d{1,3}$/.test(prefix)) return false
+  try {
+    new BlockList().addSubnet(address, Number(prefix), version === 6 ? 'ipv6' : 'ipv4')
+    return true
+  } catch {
+    return false
+  }
+}
