@@ -1,0 +1,252 @@
+import { request } from 'node:http'
+import { describe, expect, test } from 'vitest'
+import { newKey, ORDER, send, sign } from '../support/client.ts'
+import { startService } from '../support/service.ts'
+
+const withAmount = (amount: string) => `{"user_id":"user-1","item":"book","amount":${amount}}`
+
+describe('the amount', () => {
+  test.each([
+    ['0.1', 0.1, '0.1000'],
+    ['0.0001', 0.0001, '0.0001'],
+    ['0.0007', 0.0007, '0.0007'],
+    ['1e2', 100, '100.0000'],
+    ['500', 500, '500.0000'],
+    ['1.10', 1.1, '1.1000'],
+    ['4.35', 4.35, '4.3500'],
+    ['9007199254.7409', 9007199254.7409, '9007199254.7409'],
+    ['99999999999.9999', 99999999999.9999, '99999999999.9999'],
+  ])('%s is accepted and stored exactly', async (written, answered, stored) => {
+    const { port, database } = await startService()
+    const reply = await send(port, { body: withAmount(written) })
+    expect(reply.status).toBe(201)
+    expect(reply.json.order.amount).toBe(answered)
+    const [row] = await database.sql`select amount::text from orders`
+    expect(row?.amount).toBe(stored)
+  })
+
+  test.each([
+    '0',
+    '-0',
+    '-1',
+    '0.00001',
+    '1e-5',
+    '0.12345',
+    '100000000000',
+    '99999999999.99991',
+    '1e30',
+    '1e400',
+    '"5"',
+    'null',
+    'true',
+    '[5]',
+    '{}',
+  ])('%s is refused, by field and rule', async (written) => {
+    const { port, countOrders } = await startService()
+    const reply = await send(port, { body: withAmount(written) })
+    expect(reply).toMatchObject({
+      status: 400,
+      json: {
+        code: 'invalid-body',
+        errors: [
+          {
+            field: 'amount',
+            message:
+              'must be a number greater than 0, at most 99999999999.9999, with at most 4 decimals',
+          },
+        ],
+      },
+    })
+    expect(await countOrders()).toBe(0)
+  })
+})
+
+describe('user_id and item', () => {
+  test.each([
+    ['one character', 'x'],
+    ['255 characters', 'x'.repeat(255)],
+    ['255 characters outside the basic plane', '🦊'.repeat(255)],
+    ['combining marks, right-to-left text and quotes', 'e\u0301 שלום "\\\' \u2028 \u0001 \t'],
+    ['what looks like SQL', "'; drop table orders; --"],
+  ])('accept %s and give it back unchanged', async (_name, text) => {
+    const { port } = await startService()
+    const key = newKey()
+    const body = { user_id: text, item: text, amount: 1 }
+    const reply = await send(port, { key, body })
+    expect(reply.status).toBe(201)
+    expect(reply.json.order).toMatchObject({ user_id: text, item: text })
+    expect((await send(port, { key, body })).text).toBe(reply.text)
+  })
+
+  test.each([
+    ['nothing', '""'],
+    ['blanks alone', '" \\t\\n\\u3000"'],
+    ['256 characters', JSON.stringify('x'.repeat(256))],
+    ['a NUL', '"a\\u0000b"'],
+    ['a lone high surrogate', '"a\\ud83e"'],
+    ['a lone low surrogate', '"\\udd8aa"'],
+    ['a number', '5'],
+    ['null', 'null'],
+    ['an object', '{"a":"b"}'],
+  ])('refuse %s', async (_name, written) => {
+    const { port } = await startService()
+    const message =
+      'must be a string of 1 to 255 characters, not blank, of well-formed Unicode without NUL'
+    const reply = await send(port, { body: `{"user_id":${written},"item":${written},"amount":1}` })
+    expect(reply).toMatchObject({
+      status: 400,
+      json: {
+        code: 'invalid-body',
+        errors: [
+          { field: 'user_id', message },
+          { field: 'item', message },
+        ],
+      },
+    })
+  })
+})
+
+describe('the body', () => {
+  test('names every missing member', async () => {
+    const { port } = await startService()
+    const { json } = await send(port, { body: {} })
+    expect(json.errors.map(({ field }: { field: string }) => field)).toEqual([
+      'user_id',
+      'item',
+      'amount',
+    ])
+  })
+
+  test.each(['extra', '__proto__', 'constructor', 'toString', 'idempotency_key'])(
+    'refuses the unknown member %s by its name',
+    async (name) => {
+      const { port, countOrders } = await startService()
+      const body = `{"user_id":"user-1","item":"book","amount":1,"${name}":{"a":1}}`
+      const { status, json } = await send(port, { body })
+      expect(status).toBe(400)
+      expect(json.errors).toEqual([{ field: name, message: 'is not a member of an order' }])
+      expect(json.detail).toContain(name)
+      expect(await countOrders()).toBe(0)
+    },
+  )
+
+  test.each([
+    ['empty', ''],
+    ['cut off', '{"user_id":'],
+    ['with NaN', '{"user_id":"u","item":"i","amount":NaN}'],
+    ['with a comment', '{} // order'],
+    ['with a byte order mark', '\ufeff{}'],
+    ['an array', '[]'],
+    ['null', 'null'],
+    ['a string', '"order"'],
+  ])('that is %s is refused', async (_name, body) => {
+    const { port } = await startService()
+    const { status, json } = await send(port, { body })
+    expect({ status, code: json.code }).toEqual({ status: 400, code: 'invalid-body' })
+    expect(json.errors[0].field).toBe('body')
+  })
+
+  test('that is not UTF-8 is refused rather than repaired', async () => {
+    const { port } = await startService()
+    const body = Buffer.from('{"user_id":"\xff","item":"book","amount":1}', 'latin1')
+    const { status, json } = await send(port, { body })
+    expect(status).toBe(400)
+    expect(json.errors).toEqual([{ field: 'body', message: 'must be UTF-8' }])
+  })
+
+  test('with ten thousand unknown members is refused in a short answer', async () => {
+    const { port } = await startService()
+    const members = Array.from({ length: 10_000 }, (_, i) => `"a${i}":1`)
+    const { status, text } = await send(port, { body: `{${members}}`, headers: {} })
+    expect(status).toBe(413)
+    const fewer = await send(port, { body: `{${members.slice(0, 5_000)}}` })
+    expect(fewer.status).toBe(400)
+    expect(fewer.json.errors).toHaveLength(16)
+    expect(text.length).toBeLessThan(1_000)
+  })
+
+  test.each([
+    ['text/plain'],
+    ['application/x-www-form-urlencoded'],
+    ['application/jsonp'],
+    ['application/problem+json'],
+    ['json'],
+  ])('of type %s is refused with 415', async (type) => {
+    const { port } = await startService()
+    const reply = await send(port, { headers: { 'content-type': type } })
+    expect(reply).toMatchObject({ status: 415, json: { code: 'unsupported-media-type' } })
+  })
+
+  test('with a Content-Encoding is refused with 415', async () => {
+    const { port } = await startService()
+    const reply = await send(port, { headers: { 'content-encoding': 'gzip' } })
+    expect(reply).toMatchObject({ status: 415, json: { code: 'unsupported-media-type' } })
+  })
+
+  test.each([
+    'application/json; charset=utf-8',
+    'Application/JSON',
+    'application/json;charset=UTF-8',
+  ])('of type %s is accepted', async (type) => {
+    const { port } = await startService()
+    expect((await send(port, { headers: { 'content-type': type } })).status).toBe(201)
+  })
+
+  test('of the greatest allowed size is read, and one byte more is refused', async () => {
+    const { port } = await startService({ env: { MAX_BODY_BYTES: '1000' } })
+    const padded = (size: number) => JSON.stringify(ORDER).padEnd(size)
+    expect((await send(port, { body: padded(1000) })).status).toBe(201)
+    const reply = await send(port, { body: padded(1001) })
+    expect(reply).toMatchObject({ status: 413, json: { code: 'body-too-large' } })
+    expect(reply.json.detail).toContain('1000 bytes')
+  })
+
+  test.each([
+    ['a Content-Length', true],
+    ['chunks', false],
+  ])(
+    'of 16 MB, sent with %s, is refused without being read to the end',
+    async (_name, announced) => {
+      const { port } = await startService()
+      const chunk = Buffer.alloc(64 * 1024, ' ')
+      const total = 16 * 1024 * 1024
+      const { status, sent } = await new Promise<{ status: number | undefined; sent: number }>(
+        (resolve, reject) => {
+          let sent = 0
+          const outgoing = request({
+            host: '127.0.0.1',
+            port,
+            method: 'POST',
+            path: '/orders',
+            agent: false,
+            headers: {
+              'content-type': 'application/json',
+              'idempotency-key': newKey(),
+              'x-signature': sign(''),
+              ...(announced && { 'content-length': total }),
+            },
+          })
+          let answered: number | undefined
+          outgoing.on('response', (response) => {
+            answered = response.statusCode
+            response.resume()
+          })
+          // After its answer the service closes the connection, whatever is still on the way.
+          outgoing.on('error', (error) => (answered === undefined ? reject(error) : undefined))
+          outgoing.on('close', () => resolve({ status: answered, sent }))
+          const write = () => {
+            while (sent < total && !outgoing.destroyed) {
+              sent += chunk.length
+              if (!outgoing.write(chunk)) return
+            }
+            outgoing.end()
+          }
+          outgoing.on('drain', write)
+          write()
+        },
+      )
+      expect(status).toBe(413)
+      expect(sent).toBeLessThan(total)
+    },
+  )
+})

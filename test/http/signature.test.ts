@@ -1,0 +1,60 @@
+import { describe, expect, test } from 'vitest'
+import { ORDER, send, sign } from '../support/client.ts'
+import { startService } from '../support/service.ts'
+
+describe('the signature', () => {
+  test('is required', async () => {
+    const { port } = await startService()
+    const reply = await send(port, { signature: null })
+    expect(reply).toMatchObject({ status: 401, json: { code: 'signature-missing' } })
+    expect(reply.json.detail).toContain('X-Signature')
+    expect(reply.headers['www-authenticate']).toContain('HMAC-SHA256')
+  })
+
+  test('must be the HMAC of the body: any other is refused, with WWW-Authenticate', async () => {
+    const { port, countOrders } = await startService()
+    const right = sign(JSON.stringify(ORDER))
+    const wrong = [
+      '0'.repeat(64),
+      right.slice(0, -1),
+      `${right}0`,
+      `${right.slice(0, -1)}g`,
+      '',
+      sign(JSON.stringify(ORDER), 'another secret'),
+      sign(JSON.stringify({ ...ORDER, amount: 501 })),
+    ]
+    for (const signature of wrong) {
+      const reply = await send(port, { signature })
+      expect(reply).toMatchObject({ status: 401, json: { code: 'signature-invalid' } })
+      expect(reply.headers['www-authenticate']).toContain('HMAC-SHA256')
+    }
+    expect(await countOrders()).toBe(0)
+  })
+
+  test('may be sent twice only if it were one header: two are refused', async () => {
+    const { port } = await startService()
+    const right = sign(JSON.stringify(ORDER))
+    const reply = await send(port, { signature: null, headers: { 'x-signature': [right, right] } })
+    expect(reply.json.code).toBe('signature-invalid')
+  })
+
+  test('is accepted in lower and in upper case', async () => {
+    const { port } = await startService()
+    const signature = sign(JSON.stringify(ORDER))
+    expect((await send(port, { signature })).status).toBe(201)
+    expect((await send(port, { signature: signature.toUpperCase() })).status).toBe(201)
+  })
+
+  test('covers the exact bytes, white space and escapes included', async () => {
+    const { port } = await startService()
+    const body = '{ "user_id": "us\\u0065r-1",\n "item":"b\\u006fok", "amount": 5e2 }\n'
+    expect((await send(port, { body })).status).toBe(201)
+    expect((await send(port, { body, signature: sign(body.trim()) })).status).toBe(401)
+  })
+
+  test('is made with the secret of HMAC_SECRET', async () => {
+    const { port } = await startService({ env: { HMAC_SECRET: 'pässword' } })
+    expect((await send(port, { secret: 'pässword' })).status).toBe(201)
+    expect((await send(port)).status).toBe(401)
+  })
+})

@@ -1,0 +1,85 @@
+import type { AddressInfo } from 'node:net'
+import { pino } from 'pino'
+import { onTestFinished } from 'vitest'
+import { buildApp } from '../../src/app.ts'
+import { createMemoryStore } from '../../src/idempotency/memory-store.ts'
+import { createRedisStore } from '../../src/idempotency/redis-store.ts'
+import type { IdempotencyStore } from '../../src/idempotency/store.ts'
+import {
+  createOrdersRepository,
+  type OrdersRepository,
+} from '../../src/orders/orders-repository.ts'
+import { parseSettings } from '../../src/settings.ts'
+import { openPostgres } from '../../src/storage/postgres.ts'
+import { openRedis } from '../../src/storage/redis.ts'
+import { emptiedDatabase, emptiedRedisSpace } from './stores.ts'
+
+/** Enough for a test that is not about the limit. */
+const NO_LIMIT = '1000000'
+
+/** Whatever a test wants to be another than in the service itself. */
+export interface Variation {
+  env?: Record<string, string>
+  /** wraps the repository, to fail or to wait in it */
+  orders?: (orders: OrdersRepository) => OrdersRepository
+  /** wraps the store of idempotency records */
+  store?: (store: IdempotencyStore) => IdempotencyStore
+}
+
+export interface TestStores {
+  database: Awaited<ReturnType<typeof emptiedDatabase>>
+  redisSpace: Awaited<ReturnType<typeof emptiedRedisSpace>> | undefined
+}
+
+/** The test file's stores, emptied: a database and, unless `redis` is false, a Redis key space. */
+export async function createTestStores({ redis = true } = {}): Promise<TestStores> {
+  return {
+    database: await emptiedDatabase(),
+    redisSpace: redis ? await emptiedRedisSpace() : undefined,
+  }
+}
+
+/** Starts an instance of the service on the given stores, listening on a free port. */
+export async function startInstance(stores: TestStores, variation: Variation = {}) {
+  const settings = parseSettings({ RATE_LIMIT_MAX: NO_LIMIT, ...variation.env })
+  const logLines: Record<string, unknown>[] = []
+  const logger = pino(
+    { level: settings.logLevel, base: null },
+    { write: (line) => void logLines.push(JSON.parse(line)) },
+  )
+  const pool = openPostgres(stores.database.url)
+  const redis = stores.redisSpace && (await openRedis(stores.redisSpace.url, logger))
+  const orders = createOrdersRepository(pool.database)
+  const store = redis
+    ? createRedisStore(redis, settings.idempotency)
+    : createMemoryStore(settings.idempotency)
+  const app = await buildApp({
+    settings,
+    logger,
+    orders: variation.orders?.(orders) ?? orders,
+    idempotencyStore: variation.store?.(store) ?? store,
+    redis,
+  })
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  onTestFinished(async () => {
+    await app.close()
+    await pool.close()
+    redis?.disconnect()
+  })
+  const { port } = app.server.address() as AddressInfo
+  return { app, port, logLines }
+}
+
+/** One instance on the test file's stores, emptied; without Redis unless it is asked for. */
+export async function startService(variation: Variation & { redis?: boolean } = {}) {
+  const stores = await createTestStores({ redis: variation.redis ?? false })
+  const instance = await startInstance(stores, variation)
+  return {
+    ...stores,
+    ...instance,
+    countOrders: async () => {
+      const [row] = await stores.database.sql`select count(*)::int as count from orders`
+      return row?.count as number
+    },
+  }
+}
