@@ -48,6 +48,7 @@ const Environment = Type.Object({
       description: 'addresses or CIDR ranges, separated by commas, such as 10.0.0.0/8,::1',
     }),
   ),
+  STORES: Type.Enum(['auto', 'embedded'], { default: 'auto', description: 'auto or embedded' }),
   DATA_DIR: Type.String({ default: '.data', minLength: 1, description: 'a folder' }),
   LOG_LEVEL: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
     default: 'info',
@@ -77,6 +78,8 @@ export interface Settings {
   maxBodyBytes: number
   /** addresses and CIDR ranges of proxies whose X-Forwarded-For is believed */
   trustedProxies: string[]
+  /** whether a store without a URL is always the embedded one, whatever answers elsewhere */
+  embeddedOnly: boolean
   dataDir: string
   logLevel: Static<typeof Environment>['LOG_LEVEL']
 }
@@ -122,6 +125,7 @@ export function parseSettings(
     },
     maxBodyBytes: env.MAX_BODY_BYTES,
     trustedProxies,
+    embeddedOnly: env.STORES === 'embedded',
     dataDir: env.DATA_DIR,
     logLevel: env.LOG_LEVEL,
   }

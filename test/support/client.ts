@@ -1,5 +1,6 @@
 import { createHmac, randomUUID } from 'node:crypto'
-import { request } from 'node:http'
+import { once } from 'node:events'
+import { type Agent, type ClientRequest, type IncomingMessage, request } from 'node:http'
 
 export const SECRET = 'super-secret-key'
 export const ORDER = { user_id: 'user-1', item: 'book', amount: 500 }
@@ -23,6 +24,8 @@ export interface Send {
   signature?: string | null
   secret?: string
   headers?: Record<string, string | string[]>
+  /** keeps the connection for further requests */
+  agent?: Agent
 }
 
 export const newKey = () => `key-${randomUUID()}`
@@ -31,50 +34,44 @@ export function sign(bytes: string | Buffer, secret = SECRET): string {
   return createHmac('sha256', secret).update(bytes).digest('hex')
 }
 
-/** Sends one request on a connection of its own; by default a valid, signed new order. */
-export function send(port: number, options: Send = {}): Promise<Reply> {
+/** Sends one request, by default a valid, signed new order on a connection of its own. */
+export function open(port: number, options: Send = {}): ClientRequest {
   const { method = 'POST', path = '/orders', body = ORDER, secret = SECRET } = options
-  const { key = newKey(), headers = {} } = options
-  const bytes =
-    typeof body === 'string' || Buffer.isBuffer(body)
-      ? Buffer.from(body)
-      : Buffer.from(JSON.stringify(body))
+  const { key = newKey(), headers = {}, agent = false } = options
+  const isRaw = typeof body === 'string' || Buffer.isBuffer(body)
+  const bytes = Buffer.from(isRaw ? body : JSON.stringify(body))
   const { signature = sign(bytes, secret) } = options
-  return new Promise((resolve, reject) => {
-    const outgoing = request({
-      host: '127.0.0.1',
-      port,
-      method,
-      path,
-      agent: false,
-      headers: {
-        ...(method !== 'GET' && {
-          'content-type': 'application/json',
-          'content-length': bytes.length,
-        }),
-        ...(key !== null && { 'idempotency-key': key }),
-        ...(signature !== null && { 'x-signature': signature }),
-        ...headers,
-      },
-    })
-    outgoing.on('error', reject)
-    outgoing.on('response', (response) => {
-      const chunks: Buffer[] = []
-      response.on('error', reject)
-      response.on('data', (chunk) => chunks.push(chunk))
-      response.on('end', () => {
-        const text = Buffer.concat(chunks).toString()
-        const isJson = /json/.test(response.headers['content-type'] ?? '')
-        resolve({
-          status: response.statusCode ?? 0,
-          headers: response.headers,
-          text,
-          json: isJson ? JSON.parse(text) : undefined,
-        })
-      })
-    })
-    outgoing.end(method === 'GET' ? undefined : bytes)
+  const outgoing = request({
+    host: '127.0.0.1',
+    port,
+    method,
+    path,
+    agent,
+    headers: {
+      ...(method !== 'GET' && {
+        'content-type': 'application/json',
+        'content-length': bytes.length,
+      }),
+      ...(key !== null && { 'idempotency-key': key }),
+      ...(signature !== null && { 'x-signature': signature }),
+      ...headers,
+    },
   })
+  outgoing.end(method === 'GET' ? undefined : bytes)
+  return outgoing
+}
+
+/** Sends one request and reads its answer to the end. */
+export async function send(port: number, options: Send = {}): Promise<Reply> {
+  const [response] = (await once(open(port, options), 'response')) as [IncomingMessage]
+  const text = Buffer.concat(await response.toArray()).toString()
+  const isJson = /json/.test(response.headers['content-type'] ?? '')
+  return {
+    status: response.statusCode ?? 0,
+    headers: response.headers,
+    text,
+    json: isJson ? JSON.parse(text) : undefined,
+  }
 }
 
 /** The same, many times at once. */

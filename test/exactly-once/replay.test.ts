@@ -1,0 +1,265 @@
+import { promisify } from 'node:util'
+import { describe, expect, test } from 'vitest'
+import { fingerprintOf } from '../../src/idempotency/fingerprint.ts'
+import { newKey, ORDER, open, send } from '../support/client.ts'
+import { createTestStores, startInstance, startService } from '../support/service.ts'
+import { hasRedis } from '../support/stores.ts'
+import { until } from '../support/until.ts'
+
+describe.each(hasRedis ? ['memory', 'redis'] : ['memory'])(
+  'a repeat, with records in %s',
+  (kind) => {
+    const redis = kind === 'redis'
+
+    test('a first answer is 201 with the order, and says nothing of a replay', async () => {
+      const { port, database } = await startService({ redis })
+      const key = newKey()
+      const reply = await send(port, { key })
+      expect(reply.status).toBe(201)
+      expect(reply.headers['content-type']).toBe('application/json; charset=utf-8')
+      expect(reply.headers['idempotency-replayed']).toBeUndefined()
+      const [row] = await database.sql`select * from orders`
+      expect(reply.json).toEqual({
+        order: {
+          id: row?.id,
+          ...ORDER,
+          idempotency_key: key,
+          created_at: row?.created_at.toISOString(),
+        },
+      })
+      expect(row?.id).toMatch(
+        /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/,
+      )
+      expect(Object.keys(reply.json.order)).toEqual([
+        'id',
+        'user_id',
+        'item',
+        'amount',
+        'idempotency_key',
+        'created_at',
+      ])
+    })
+
+    test('gets the same status, Content-Type and bytes, and Idempotency-Replayed: true', async () => {
+      const { port, countOrders } = await startService({ redis })
+      const key = newKey()
+      const first = await send(port, { key })
+      for (let i = 0; i < 3; i++) {
+        const repeat = await send(port, { key })
+        expect(repeat).toMatchObject({ status: first.status, text: first.text })
+        expect(repeat.headers['content-type']).toBe(first.headers['content-type'])
+        expect(repeat.headers['idempotency-replayed']).toBe('true')
+        expect(repeat.headers['x-request-id']).not.toBe(first.headers['x-request-id'])
+        expect(repeat.headers['x-ratelimit-remaining']).not.toBe(
+          first.headers['x-ratelimit-remaining'],
+        )
+      }
+      expect(await countOrders()).toBe(1)
+    })
+
+    test('may order its members otherwise', async () => {
+      const { port } = await startService({ redis })
+      const key = newKey()
+      const first = await send(port, { key })
+      const repeat = await send(port, {
+        key,
+        body: ' {"amount":5e2, "item":"book","user_id":"user-1"}',
+      })
+      expect(repeat.text).toBe(first.text)
+      expect(repeat.headers['idempotency-replayed']).toBe('true')
+    })
+
+    test('with another body is refused with 409, and the right request still replays', async () => {
+      const { port, countOrders } = await startService({ redis })
+      const key = newKey()
+      const first = await send(port, { key })
+      for (const changed of [{ user_id: 'user-2' }, { item: 'pen' }, { amount: 500.01 }]) {
+        const reply = await send(port, { key, body: { ...ORDER, ...changed } })
+        expect(reply).toMatchObject({ status: 409, json: { code: 'idempotency-key-reused' } })
+        expect(reply.headers['idempotency-replayed']).toBeUndefined()
+      }
+      expect(await send(port, { key })).toMatchObject({ status: 201, text: first.text })
+      expect(await countOrders()).toBe(1)
+    })
+
+    test('with another body is refused with the 422 of the draft, if so set', async () => {
+      const { port } = await startService({ redis, env: { IDEMPOTENCY_MISMATCH_STATUS: '422' } })
+      const key = newKey()
+      await send(port, { key })
+      expect(await send(port, { key, body: { ...ORDER, amount: 1 } })).toMatchObject({
+        status: 422,
+        json: { status: 422, code: 'idempotency-key-reused' },
+      })
+    })
+
+    test('of the body under a new key is a new order', async () => {
+      const { port, countOrders } = await startService({ redis })
+      expect((await send(port)).json.order.id).not.toBe((await send(port)).json.order.id)
+      expect(await countOrders()).toBe(2)
+    })
+
+    test('after a failure of the database runs anew', async () => {
+      let failures = 1
+      const { port, countOrders } = await startService({
+        redis,
+        orders: (orders) => ({
+          ...orders,
+          insertOnce: (order) =>
+            failures-- > 0 ? Promise.reject(new Error('down')) : orders.insertOnce(order),
+        }),
+      })
+      const key = newKey()
+      expect(await send(port, { key })).toMatchObject({
+        status: 500,
+        json: { code: 'internal-error' },
+      })
+      const repeat = await send(port, { key })
+      expect(repeat.status).toBe(201)
+      expect(repeat.headers['idempotency-replayed']).toBeUndefined()
+      expect(await countOrders()).toBe(1)
+    })
+
+    test('after a commit whose confirmation was lost gets the order that was committed', async () => {
+      let losses = 1
+      const { port, database } = await startService({
+        redis,
+        orders: (orders) => ({
+          ...orders,
+          insertOnce: async (order) => {
+            const result = await orders.insertOnce(order)
+            if (losses-- > 0) throw new Error('connection lost after the commit')
+            return result
+          },
+        }),
+      })
+      const key = newKey()
+      expect((await send(port, { key })).status).toBe(500)
+      const repeat = await send(port, { key })
+      expect(repeat.status).toBe(201)
+      expect(repeat.headers['idempotency-replayed']).toBe('true')
+      const rows = await database.sql`select id from orders`
+      expect(rows).toEqual([{ id: repeat.json.order.id }])
+    })
+
+    test('by a client that went away in the middle gets the answer it missed', async () => {
+      let release = () => {}
+      const released = new Promise<void>((resolve) => {
+        release = resolve
+      })
+      let begun = 0
+      const { port, app, countOrders } = await startService({
+        redis,
+        orders: (orders) => ({
+          ...orders,
+          insertOnce: async (order) => {
+            if (begun++ === 0) await released
+            return orders.insertOnce(order)
+          },
+        }),
+      })
+      const key = newKey()
+      const outgoing = open(port, { key })
+      outgoing.on('error', () => {})
+      await until(() => begun === 1)
+      outgoing.destroy()
+      const connections = promisify(app.server.getConnections.bind(app.server))
+      await until(async () => (await connections()) === 0)
+      release()
+      await until(async () => (await countOrders()) === 1)
+      const repeat = await send(port, { key })
+      expect(repeat.status).toBe(201)
+      expect(repeat.headers['idempotency-replayed']).toBe('true')
+      expect(begun).toBe(1)
+    })
+  },
+)
+
+describe.runIf(hasRedis)('what Redis has lost', () => {
+  test('is rebuilt from Postgres byte for byte, and remembered again', async () => {
+    const { port, redisSpace, countOrders } = await startService({ redis: true })
+    const key = newKey()
+    const body = { user_id: 'üser \u2028', item: 'b\u0001k "🦊"', amount: 0.1 }
+    const first = await send(port, { key, body })
+    await until(async () => /completed/.test((await redisSpace?.redis.get(`idemp:${key}`)) ?? ''))
+    await redisSpace?.flush()
+
+    const repeat = await send(port, { key, body })
+    expect(repeat).toMatchObject({ status: 201, text: first.text })
+    expect(repeat.headers['content-type']).toBe(first.headers['content-type'])
+    expect(repeat.headers['idempotency-replayed']).toBe('true')
+    expect(await countOrders()).toBe(1)
+    await until(async () => /completed/.test((await redisSpace?.redis.get(`idemp:${key}`)) ?? ''))
+  })
+
+  test('does not let another body take the key', async () => {
+    const { port, redisSpace, countOrders } = await startService({ redis: true })
+    const key = newKey()
+    const first = await send(port, { key })
+    await redisSpace?.flush()
+    expect(await send(port, { key, body: { ...ORDER, amount: 1 } })).toMatchObject({
+      status: 409,
+      json: { code: 'idempotency-key-reused' },
+    })
+    expect(await send(port, { key })).toMatchObject({ status: 201, text: first.text })
+    expect(await countOrders()).toBe(1)
+  })
+
+  test('is rebuilt through another instance', async () => {
+    const stores = await createTestStores()
+    const [one, other] = [await startInstance(stores), await startInstance(stores)]
+    const key = newKey()
+    const first = await send(one.port, { key })
+    expect((await send(other.port, { key })).text).toBe(first.text)
+    await stores.redisSpace?.flush()
+    expect((await send(other.port, { key })).text).toBe(first.text)
+  })
+
+  test('the mark of a dead process does not hide an order that it made', async () => {
+    const { port, redisSpace } = await startService({ redis: true })
+    const key = newKey()
+    const first = await send(port, { key })
+    const record = await until(async () => {
+      const text = await redisSpace?.redis.get(`idemp:${key}`)
+      return /completed/.test(text ?? '') && JSON.parse(text ?? '')
+    })
+    const mark = { state: 'in_flight', token: 'of the dead', created_at: record.created_at }
+    const left = (payload_hash: string) =>
+      redisSpace?.redis.set(`idemp:${key}`, JSON.stringify({ ...mark, payload_hash }))
+
+    await left(record.payload_hash)
+    expect(await send(port, { key })).toMatchObject({ status: 201, text: first.text })
+    // A wrong body that was about to be refused when its process died.
+    await left('v1:another')
+    expect(await send(port, { key })).toMatchObject({ status: 201, text: first.text })
+    expect((await send(port, { key, body: { ...ORDER, amount: 1 } })).json.code).toBe(
+      'idempotency-key-reused',
+    )
+  })
+
+  test('the mark of a dead process that made no order answers 409 until its lease ends', async () => {
+    const { port, redisSpace } = await startService({ redis: true })
+    const key = newKey()
+    const mark = { state: 'in_flight', token: 'of the dead', created_at: new Date().toISOString() }
+    const payload_hash = fingerprintOf('POST', '/orders', ORDER)
+    await redisSpace?.redis.set(
+      `idemp:${key}`,
+      JSON.stringify({ ...mark, payload_hash }),
+      'PX',
+      800,
+    )
+    const reply = await send(port, { key })
+    expect(reply).toMatchObject({ status: 409, json: { code: 'request-in-progress' } })
+    expect(reply.headers['retry-after']).toBe('1')
+    await until(async () => (await send(port, { key })).status === 201)
+  })
+
+  test('a record that is corrupt is no obstacle: Postgres decides', async () => {
+    const { port, redisSpace, countOrders } = await startService({ redis: true })
+    const key = newKey()
+    await redisSpace?.redis.set(`idemp:${key}`, '{"state":"comp')
+    const first = await send(port, { key })
+    expect(first.status).toBe(201)
+    expect(await send(port, { key })).toMatchObject({ status: 201, text: first.text })
+    expect(await countOrders()).toBe(1)
+  })
+})
