@@ -12,52 +12,55 @@ import { openStores } from './storage/stores.ts'
 const CLOSE_DELAY_MS = 10_000
 
 try {
-  await start(readSettings())
+  const settings = readSettings()
+  const logger = await createLogger(settings)
+  const starting = start(settings, logger)
+  closeWithGrace({ delay: CLOSE_DELAY_MS, logger }, async ({ signal, err }) => {
+    if (err) logger.fatal({ err }, 'closing after an unexpected error')
+    else logger.info(`closing on ${signal}: finishing the requests at work`)
+    const close = await starting
+    await close()
+    logger.info('closed')
+  })
+  await starting
 } catch (error) {
   if (!(error instanceof StartError)) throw error
   process.stderr.write(`order-once cannot start: ${error.message}\n`)
   process.exit(1)
 }
 
-async function start(settings: Settings): Promise<void> {
-  const logger = await createLogger(settings)
-  const closers: (() => Promise<unknown>)[] = []
-  const close = async () => {
-    for (const closer of closers.splice(0).reverse()) await closer()
-  }
-  closeWithGrace({ delay: CLOSE_DELAY_MS, logger }, async ({ signal, err }) => {
-    if (err) logger.fatal({ err }, 'closing after an unexpected error')
-    else logger.info(`closing on ${signal}: finishing the requests at work`)
-    await close()
-    logger.info('closed')
+/**
+ * Opens the stores, builds the app and listens.
+ *
+ * @returns what closes it all again: first the app, which finishes its requests, then the stores
+ * @throws {StartError} after closing what was open already
+ */
+async function start(settings: Settings, logger: Logger): Promise<() => Promise<void>> {
+  const stores = await openStores(settings, logger)
+  const { postgres, redis } = stores
+  const app = await buildApp({
+    settings,
+    logger,
+    orders: createOrdersRepository(postgres.database),
+    idempotencyStore: redis
+      ? createRedisStore(redis, settings.idempotency)
+      : createMemoryStore(settings.idempotency),
+    redis,
   })
-
+  const close = async () => {
+    await app.close()
+    await stores.close()
+  }
   try {
-    const stores = await openStores(settings, logger)
-    closers.push(() => stores.close())
-    const { postgres, redis } = stores
-    const app = await buildApp({
-      settings,
-      logger,
-      orders: createOrdersRepository(postgres.database),
-      idempotencyStore: redis
-        ? createRedisStore(redis, settings.idempotency)
-        : createMemoryStore(settings.idempotency),
-      redis,
+    await app.listen({
+      host: settings.host,
+      port: settings.port,
+      listenTextResolver: (address) => `order-once listens on ${address}`,
     })
-    closers.push(() => app.close())
-    await app
-      .listen({
-        host: settings.host,
-        port: settings.port,
-        listenTextResolver: (address) => `order-once listens on ${address}`,
-      })
-      .catch((error) => {
-        throw new StartError(listenFailure(error, settings))
-      })
+    return close
   } catch (error) {
     await close()
-    throw error
+    throw new StartError(listenFailure(error as NodeJS.ErrnoException, settings))
   }
 }
 

@@ -51,7 +51,8 @@ export async function openStores(settings: Settings, log: Logger): Promise<Store
       log.info(`${remembered} in the memory of this process (${reason})`)
     } else {
       const connection = await openRedis(redisUrl, log)
-      closers.push(async () => connection.disconnect())
+      // QUIT is answered after the answers that are still being remembered.
+      closers.push(() => connection.quit().catch(() => connection.disconnect()))
       log.info(`${remembered} in Redis at ${placeOf(redisUrl)} (${reason})`)
       redis = connection
     }

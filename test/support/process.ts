@@ -1,0 +1,87 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { onTestFinished } from 'vitest'
+import { freePort } from './free-port.ts'
+import { until } from './until.ts'
+
+const SERVER = fileURLToPath(new URL('../../dist/server.js', import.meta.url))
+
+/** The compiled service, run as its users run it. */
+export interface ServiceProcess {
+  port: number
+  child: ChildProcess
+  /** what it printed so far */
+  stdout(): string
+  stderr(): string
+  logLines(): Record<string, unknown>[]
+  /** resolves when the process ends: its exit code, or the signal that killed it */
+  ended: Promise<number | NodeJS.Signals>
+  stop(signal?: NodeJS.Signals): Promise<number | NodeJS.Signals>
+}
+
+/** A folder for one test. */
+export async function temporaryFolder(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'order-once-test-'))
+  onTestFinished(() => rm(folder, { recursive: true, force: true }))
+  return folder
+}
+
+/** Starts a process of the service, which may fail to start; killed when the test is finished. */
+export async function spawnService(
+  env: Record<string, string>,
+  folder?: string,
+): Promise<ServiceProcess> {
+  const port = Number(env.PORT ?? (await freePort()))
+  const child = spawn(process.execPath, [SERVER], {
+    cwd: folder ?? (await temporaryFolder()), // where there is no .env
+    env: {
+      PATH: process.env.PATH,
+      STORES: 'embedded',
+      RATE_LIMIT_MAX: '1000000',
+      ...env,
+      PORT: `${port}`,
+    },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const printed = { stdout: '', stderr: '' }
+  for (const name of ['stdout', 'stderr'] as const) {
+    child[name]?.on('data', (chunk) => {
+      printed[name] += chunk
+    })
+  }
+  const ended = new Promise<number | NodeJS.Signals>((resolve) => {
+    child.on('close', (code, signal) => resolve(code ?? (signal as NodeJS.Signals)))
+  })
+  const stop = (signal: NodeJS.Signals = 'SIGTERM') => {
+    child.kill(signal)
+    return ended
+  }
+  onTestFinished(async () => {
+    if (child.exitCode === null && child.signalCode === null) await stop('SIGTERM')
+  })
+  return {
+    port,
+    child,
+    stdout: () => printed.stdout,
+    stderr: () => printed.stderr,
+    logLines: () =>
+      printed.stdout
+        .split('\n')
+        .flatMap((line) => (line.startsWith('{') ? [JSON.parse(line)] : [])),
+    ended,
+    stop,
+  }
+}
+
+/** Starts a process of the service and waits until it listens. */
+export async function startProcess(env: Record<string, string>): Promise<ServiceProcess> {
+  const service = await spawnService(env)
+  await until(() => {
+    if (service.child.exitCode !== null) throw new Error(`did not start: ${service.stderr()}`)
+    return service.stdout().includes('listens on')
+  })
+  return service
+}
