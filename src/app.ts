@@ -12,6 +12,7 @@ import { rateLimit } from './http/rate-limit.ts'
 import { requestIdOf, requestLog } from './http/request-log.ts'
 import { signature } from './http/signature.ts'
 import type { IdempotencyStore } from './idempotency/store.ts'
+import { WaitingRoom } from './idempotency/waiting-room.ts'
 import { maxDecimalsKeyword } from './orders/order.ts'
 import { orderRoutes, recoverAnswer } from './orders/order-routes.ts'
 import type { OrdersRepository } from './orders/orders-repository.ts'
@@ -57,6 +58,8 @@ export async function buildApp(resources: AppResources) {
     },
   }).withTypeProvider<TypeBoxTypeProvider>()
 
+  const waitingRoom = new WaitingRoom(idempotencyStore)
+
   await app.register(requestLog)
   await app.register(gracefulClose)
   await app.register(errorHandler)
@@ -71,11 +74,13 @@ export async function buildApp(resources: AppResources) {
     await signed.register(idempotency, {
       store: idempotencyStore,
       mismatchStatus: settings.idempotency.mismatchStatus,
+      waitMs: settings.idempotency.waitMs,
+      waitingRoom,
       recover: (key) => recoverAnswer(orders, key),
     })
     await signed.register(orderRoutes, { orders })
   })
 
   app.refuseOtherMethods()
-  return app
+  return Object.assign(app, { waitingRoom })
 }

@@ -1,11 +1,11 @@
 import closeWithGrace from 'close-with-grace'
 import { type Logger, pino } from 'pino'
 import { buildApp } from './app.ts'
-import { createMemoryStore } from './idempotency/memory-store.ts'
-import { createRedisStore } from './idempotency/redis-store.ts'
+import { cleanUp, scheduleCleanUp } from './clean-up.ts'
 import { createOrdersRepository } from './orders/orders-repository.ts'
 import { readSettings, type Settings } from './settings.ts'
 import { StartError } from './start-error.ts'
+import { createIdempotencyStore } from './storage/idempotency-store.ts'
 import { openStores } from './storage/stores.ts'
 
 /** Requests at work have this long to finish before the process ends without them. */
@@ -37,30 +37,33 @@ try {
  */
 async function start(settings: Settings, logger: Logger): Promise<() => Promise<void>> {
   const stores = await openStores(settings, logger)
-  const { postgres, redis } = stores
-  const app = await buildApp({
-    settings,
-    logger,
-    orders: createOrdersRepository(postgres.database),
-    idempotencyStore: redis
-      ? createRedisStore(redis, settings.idempotency)
-      : createMemoryStore(settings.idempotency),
-    redis,
-  })
-  const close = async () => {
-    await app.close()
-    await stores.close()
-  }
   try {
-    await app.listen({
-      host: settings.host,
-      port: settings.port,
-      listenTextResolver: (address) => `order-once listens on ${address}`,
+    const { databaseUrl, postgres, redis } = stores
+    const app = await buildApp({
+      settings,
+      logger,
+      orders: createOrdersRepository(postgres.database),
+      idempotencyStore: createIdempotencyStore(settings, stores, logger),
+      redis,
     })
-    return close
+    await app
+      .listen({
+        host: settings.host,
+        port: settings.port,
+        listenTextResolver: (address) => `order-once listens on ${address}`,
+      })
+      .catch((error) => {
+        throw new StartError(listenFailure(error, settings))
+      })
+    const stopCleaning = scheduleCleanUp(() => cleanUp(databaseUrl, settings), logger)
+    return async () => {
+      await app.close()
+      await stopCleaning()
+      await stores.close()
+    }
   } catch (error) {
-    await close()
-    throw new StartError(listenFailure(error as NodeJS.ErrnoException, settings))
+    await stores.close()
+    throw error
   }
 }
 

@@ -37,6 +37,13 @@ const Environment = Type.Object({
   // At most 30 days: setTimeout and Redis expiries stay far from their limits.
   IDEMPOTENCY_TTL_SECONDS: integer(1, 30 * DAY_SECONDS, DAY_SECONDS),
   IDEMPOTENCY_LEASE_SECONDS: integer(1, 3600, 30),
+  IDEMPOTENCY_STORE: Type.Optional(
+    Type.Enum(['redis', 'postgres', 'memory'], { description: 'redis, postgres or memory' }),
+  ),
+  // Longer waits meet the time-outs of proxies.
+  IN_FLIGHT_WAIT_SECONDS: integer(0, 30, 0),
+  // 100 years are for ever, and still a date that Postgres knows.
+  KEY_RETENTION_DAYS: integer(0, 36_500, 0),
   IDEMPOTENCY_MISMATCH_STATUS: Type.Union([Type.Literal(409), Type.Literal(422)], {
     default: 409,
     description: '409 or 422',
@@ -74,7 +81,17 @@ export interface Settings {
   databaseUrl: string | undefined
   redisUrl: string | undefined
   rateLimit: { max: number; windowMs: number }
-  idempotency: { ttlMs: number; leaseMs: number; mismatchStatus: 409 | 422 }
+  idempotency: {
+    ttlMs: number
+    leaseMs: number
+    /** how long a duplicate waits for the request ahead of it, unless it says otherwise */
+    waitMs: number
+    mismatchStatus: 409 | 422
+    /** undefined: by what is configured */
+    store: 'redis' | 'postgres' | 'memory' | undefined
+  }
+  /** how many days an order holds its key; 0: for ever */
+  keyRetentionDays: number
   maxBodyBytes: number
   /** addresses and CIDR ranges of proxies whose X-Forwarded-For is believed */
   trustedProxies: string[]
@@ -107,6 +124,9 @@ export function parseSettings(
   const trustedProxies = env.TRUST_PROXY?.split(',').map((proxy) => proxy.trim()) ?? []
   const broken = [
     ...(trustedProxies.every(isAddressOrRange) ? [] : [ruleOf('TRUST_PROXY')]),
+    ...(endsBeforeItsAnswer(env)
+      ? ['KEY_RETENTION_DAYS must not be shorter than IDEMPOTENCY_TTL_SECONDS']
+      : []),
     ...(production ? brokenProductionRules(env) : []),
   ]
   if (broken.length > 0) throw new StartError(broken.join('; '))
@@ -121,8 +141,11 @@ export function parseSettings(
     idempotency: {
       ttlMs: env.IDEMPOTENCY_TTL_SECONDS * 1000,
       leaseMs: env.IDEMPOTENCY_LEASE_SECONDS * 1000,
+      waitMs: env.IN_FLIGHT_WAIT_SECONDS * 1000,
       mismatchStatus: env.IDEMPOTENCY_MISMATCH_STATUS,
+      store: env.IDEMPOTENCY_STORE,
     },
+    keyRetentionDays: env.KEY_RETENTION_DAYS,
     maxBodyBytes: env.MAX_BODY_BYTES,
     trustedProxies,
     embeddedOnly: env.STORES === 'embedded',
@@ -165,6 +188,14 @@ function brokenProductionRules(env: Environment): string[] {
     if (env[name] === undefined) broken.push(`${name} must be set in production`)
   }
   return broken
+}
+
+/** A key that is free for a new order while its old answer is still replayed would be two things. */
+function endsBeforeItsAnswer({
+  KEY_RETENTION_DAYS,
+  IDEMPOTENCY_TTL_SECONDS,
+}: Environment): boolean {
+  return KEY_RETENTION_DAYS > 0 && KEY_RETENTION_DAYS * DAY_SECONDS < IDEMPOTENCY_TTL_SECONDS
 }
 
 function isAddressOrRange(text: string): boolean {

@@ -78,6 +78,7 @@ function clientProblemOf(code: string | undefined): Problem {
   }
 }
 
-function pathOf(request: FastifyRequest): string {
+/** The path of a request as it was sent, without its query. */
+export function pathOf(request: FastifyRequest): string {
   return request.url.split('?', 1)[0] ?? request.url
 }

@@ -1,153 +1,242 @@
-import { randomUUID } from 'node:crypto'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
+import { withDeadline } from '../deadline.ts'
 import { fingerprintOf } from '../idempotency/fingerprint.ts'
 import { parseIdempotencyKey } from '../idempotency/key.ts'
-import type { Answer, AnsweredRequest, Claim, IdempotencyStore } from '../idempotency/store.ts'
+import type { AnsweredRequest, Claim, IdempotencyStore } from '../idempotency/store.ts'
+import { WaitingRoom } from '../idempotency/waiting-room.ts'
+import { IdempotentRequest } from './idempotent-request.ts'
+import { preferredWait } from './prefer.ts'
 import { Problem } from './problem.ts'
+import {
+  checkReplayedHeaders,
+  DEFAULT_REPLAYED_HEADERS,
+  replayedHeadersOf,
+} from './replayed-headers.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** set once the key has been read */
+    /** set once the key has been read; null on a request that the plugin lets pass */
     idempotency: IdempotentRequest | null
   }
 }
 
-/** How a request with a key ended, for the log. */
-type Outcome = 'new' | 'replayed_cache' | 'replayed_database' | 'mismatch' | 'in_progress'
-
-/** The time in which most orders are written, rounded up to the header's whole seconds. */
-const IN_PROGRESS_RETRY_AFTER_SECONDS = '1'
-
-/** Headers of an answer that belong to it, rather than to one delivery of it. */
-const REPLAYED_HEADERS = ['content-type']
-
 export interface IdempotencyOptions {
   store: IdempotencyStore
-  /** 409, or the 422 of draft-ietf-httpapi-idempotency-key-header-07 §2.7 */
-  mismatchStatus: 409 | 422
-  /** looks for the key in the database, which knows better than the store */
-  recover: (key: string) => Promise<AnsweredRequest | undefined>
-}
-
-/** One request under its key, as the route's handler sees it. */
-export class IdempotentRequest {
-  readonly key: string
-  readonly fingerprint: string
-  readonly token = randomUUID()
-  outcome: Outcome | undefined
-  /** whether this run works on the key, and so settles it in the end */
-  ownsClaim = false
-  readonly #mismatchStatus: 409 | 422
-
-  constructor(key: string, fingerprint: string, mismatchStatus: 409 | 422) {
-    this.key = key
-    this.fingerprint = fingerprint
-    this.#mismatchStatus = mismatchStatus
-  }
-
-  get isReplay(): boolean {
-    return this.outcome === 'replayed_cache' || this.outcome === 'replayed_database'
-  }
-
+  /** whether a request without a key is refused, rather than handled without protection; true */
+  required?: boolean
+  /** the methods that are protected; POST and PATCH */
+  methods?: string[]
+  /** what the key belongs to, such as a tenant: the same key in two scopes is two keys; none */
+  scope?: (request: FastifyRequest) => string
+  /** what tells the same request; method, route, parameters and body */
+  fingerprint?: (request: FastifyRequest) => string
+  /** whether an answer of this status is remembered, rather than its key freed; below 500 */
+  remembers?: (statusCode: number) => boolean
+  /** the largest body that is remembered, in bytes; 1 MiB */
+  maxBodyBytes?: number
+  /** the headers of an answer that its replays repeat; `DEFAULT_REPLAYED_HEADERS` */
+  replayedHeaders?: string[]
+  /** 409, or the 422 of draft-ietf-httpapi-idempotency-key-header-07 §2.7; 409 */
+  mismatchStatus?: 409 | 422
+  /** how long a claim may take, in ms; 1000 */
+  storeTimeoutMs?: number
   /**
-   * Says that the database holds the answer to a request under this key already.
-   *
-   * @throws {Problem} `idempotency-key-reused`, if that was another request
+   * Looks for the key where the handler writes, if that is durable and refuses a key twice. With it,
+   * requests go on without the store when it fails, and none is refused that was answered before.
    */
-  foundInDatabase(fingerprint: string): void {
-    if (fingerprint !== this.fingerprint) throw this.mismatch()
-    this.outcome = 'replayed_database'
-  }
-
-  mismatch(): Problem {
-    this.outcome = 'mismatch'
-    return new Problem(
-      'idempotency-key-reused',
-      'Idempotency-Key was first sent with another request; choose a new key for a new order.',
-      { status: this.#mismatchStatus },
-    )
-  }
-
-  inProgress(): Problem {
-    this.outcome = 'in_progress'
-    return new Problem(
-      'request-in-progress',
-      'A request with this Idempotency-Key and this body is still at work; repeat it later.',
-      { headers: { 'retry-after': IN_PROGRESS_RETRY_AFTER_SECONDS } },
-    )
-  }
+  recover?: (key: string, request: FastifyRequest) => Promise<AnsweredRequest | undefined>
+  /** how long a duplicate waits for the request ahead of it unless it says otherwise, in ms; 0 */
+  waitMs?: number
+  /** where duplicates wait; a room of its own for 1000 */
+  waitingRoom?: WaitingRoom
 }
+
+/** A client that asked for more is told, in `Preference-Applied`, that it got this. */
+export const MAX_WAIT_SECONDS = 30
+
+/** Three chances to renew a lease before it ends. */
+const RENEWALS_PER_LEASE = 3
 
 /**
  * Runs the handlers behind it once a key: claims the key before the handler, remembers its answer
  * after it, and replays that answer to every repeat (draft-ietf-httpapi-idempotency-key-header-07).
- *
- * The store may fail: the handler's own insert decides then.
+ * Register it in the scope of the routes it is to protect.
  */
 export const idempotency = fastifyPlugin(async (app, options: IdempotencyOptions) => {
-  const { store, mismatchStatus, recover } = options
+  const { store, recover, scope, required = true, mismatchStatus = 409 } = options
+  const { methods = ['POST', 'PATCH'], fingerprint = defaultFingerprint } = options
+  const { remembers = (statusCode) => statusCode < 500, maxBodyBytes = 1024 * 1024 } = options
+  const { storeTimeoutMs = 1_000, waitMs = 0, waitingRoom = new WaitingRoom(store) } = options
+  const replayedHeaders = checkReplayedHeaders(options.replayedHeaders ?? DEFAULT_REPLAYED_HEADERS)
+  /** ends a run's hold on its key, once; by request, so that handlers cannot reach it */
+  const settlers = new WeakMap<FastifyRequest, (payload?: unknown) => void>()
+
   app.decorateRequest('idempotency', null)
+  app.addHook('preClose', async () => waitingRoom.close())
 
   app.addHook('preHandler', async (request, reply) => {
-    const key = keyOf(request)
-    const fingerprint = fingerprintOf(request.method, routePathOf(request), request.body)
-    const current = new IdempotentRequest(key, fingerprint, mismatchStatus)
+    if (!methods.includes(request.method)) return
+    const key = keyOf(request, required)
+    if (key === undefined) return
+    const storeKey = scope ? `${encodeURIComponent(scope(request))}:${key}` : key
+    const current = new IdempotentRequest(key, storeKey, fingerprint(request), mismatchStatus)
     request.idempotency = current
 
-    const claim = await store
-      .claim(key, fingerprint, current.token)
-      .catch((error: unknown): Claim => {
-        request.log.debug({ err: error }, 'the key could not be claimed; the database decides')
-        return { state: 'new' }
-      })
-    if (claim.state === 'new') {
-      current.ownsClaim = true
-      current.outcome = 'new'
-      return
+    let claim = await look(current, request)
+    const patienceMs = patienceOf(request, reply)
+    if (claim.state === 'in_flight' && patienceMs > 0) {
+      claim = await wait(current, request, reply, patienceMs)
     }
-    if (claim.state === 'completed') {
-      current.outcome = 'replayed_cache'
-      return replay(reply, claim.answer)
+    switch (claim.state) {
+      case 'new':
+        current.outcome = 'new'
+        settlers.set(request, hold(current, request, reply))
+        return
+      case 'completed':
+        return reply
+          .code(claim.answer.statusCode)
+          .headers(claim.answer.headers)
+          .send(claim.answer.body)
+      case 'mismatch':
+        throw current.mismatch()
+      case 'in_flight':
+        throw current.inProgress()
     }
-    // What stands in the way may be the mark of a dead process, or of a wrong body whose refusal
-    // is on its way. Refuse only what the database does not know better.
-    const recovered = await recover(key)
-    if (recovered === undefined) {
-      throw claim.state === 'mismatch' ? current.mismatch() : current.inProgress()
-    }
-    current.foundInDatabase(recovered.fingerprint)
-    return replay(reply, recovered.answer)
   })
 
   app.addHook('onSend', async (request, reply, payload) => {
-    const current = request.idempotency
-    if (current === null) return
-    if (current.isReplay) reply.header('idempotency-replayed', 'true')
-    if (!current.ownsClaim) return
-    // Nobody waits for the store here: the answer stands in the database already.
-    settle(current, reply, payload).catch((error: unknown) => {
-      request.log.debug({ err: error }, 'the answer could not be remembered')
-    })
+    if (request.idempotency?.isReplay) reply.header('idempotency-replayed', 'true')
+    settlers.get(request)?.(payload)
   })
 
-  /** Remembers a success; gives the key back after anything else, so that it can be tried again. */
-  async function settle(
-    { key, token, fingerprint }: IdempotentRequest,
+  /** Claims the key; what stands in the way is refused only if the durable record agrees. */
+  async function look(current: IdempotentRequest, request: FastifyRequest): Promise<Claim> {
+    const claim = await ask(current, request)
+    if (claim.state === 'completed') current.outcome = 'replayed_cache'
+    if (claim.state === 'new' || claim.state === 'completed' || !recover) return claim
+    // It may be the mark of a dead process, or of a wrong body whose refusal is on its way.
+    const recovered = await recover(current.key, request)
+    if (recovered === undefined) return claim
+    current.foundInDatabase(recovered.fingerprint)
+    return { state: 'completed', answer: recovered.answer }
+  }
+
+  /** @throws {Problem} `store-unavailable`, if nothing but the store can keep the request to once */
+  async function ask(current: IdempotentRequest, request: FastifyRequest): Promise<Claim> {
+    const { storeKey, fingerprint, token } = current
+    try {
+      const claim = store.claim(storeKey, fingerprint, token)
+      return await withDeadline(claim, storeTimeoutMs, 'the store did not answer in time')
+    } catch (error) {
+      request.log.debug({ err: error }, 'the key could not be claimed')
+      if (recover) return { state: 'new' }
+      // The claim may have been made all the same.
+      store.abandon(storeKey, token).catch(() => {})
+      throw new Problem(
+        'store-unavailable',
+        'Idempotency-Key cannot be checked now; repeat later.',
+        {
+          headers: { 'retry-after': '1' },
+        },
+      )
+    }
+  }
+
+  /** How long this request waits for one ahead of it, in ms; its own preference comes first. */
+  function patienceOf(request: FastifyRequest, reply: FastifyReply): number {
+    const preferred = preferredWait(request.headers.prefer)
+    if (preferred === undefined) return waitMs
+    const seconds = Math.min(preferred, MAX_WAIT_SECONDS)
+    reply.header('preference-applied', `wait=${seconds}`)
+    return seconds * 1000
+  }
+
+  async function wait(
+    current: IdempotentRequest,
+    request: FastifyRequest,
     reply: FastifyReply,
-    payload: unknown,
-  ) {
-    const { statusCode } = reply
-    if (statusCode >= 300 || typeof payload !== 'string') return store.abandon(key, token)
-    const answer = { statusCode, headers: replayedHeadersOf(reply), body: payload }
-    return store.complete(key, token, { fingerprint, answer })
+    ms: number,
+  ): Promise<Claim> {
+    const waiter = await waitingRoom.enter(current.storeKey, ms)
+    if (waiter === undefined) return { state: 'in_flight' }
+    const onGone = () => waiter.end()
+    reply.raw.once('close', onGone)
+    try {
+      for (let waiting = true; ; waiting = await waiter.changed()) {
+        const claim = await look(current, request)
+        if (claim.state === 'completed') current.outcome = 'waited'
+        if (claim.state !== 'in_flight' || !waiting) return claim
+      }
+    } finally {
+      reply.raw.off('close', onGone)
+      waiter.leave()
+    }
+  }
+
+  /**
+   * Keeps the claim while the handler runs.
+   *
+   * @returns what ends it, with the payload of the answer: remembers the answer or frees the key.
+   * The client waits for neither.
+   */
+  function hold(current: IdempotentRequest, request: FastifyRequest, reply: FastifyReply) {
+    const { storeKey, fingerprint, token } = current
+    let settled = false
+
+    const onFailure = (error: unknown) =>
+      request.log.debug({ err: error }, 'the store does not know how the request ended')
+    const abandon = () => void store.abandon(storeKey, token).catch(onFailure)
+
+    const heartbeat = setInterval(async () => {
+      // Taken from Fastify by the handler, and closed without an answer.
+      if (reply.sent && reply.raw.closed) return settle()
+      const claim = await store.claim(storeKey, fingerprint, token).catch(onFailure)
+      if (settled && claim?.state === 'new') abandon()
+      if (!claim || claim.state === 'new') return
+      clearInterval(heartbeat)
+      request.log.warn('the lease was lost to another request while the handler ran')
+    }, store.leaseMs / RENEWALS_PER_LEASE).unref()
+
+    function settle(payload?: unknown): void {
+      if (settled) return
+      settled = true
+      clearInterval(heartbeat)
+      reply.raw.off('close', onClose)
+      if (!isRemembered(payload)) {
+        abandon()
+        return
+      }
+      const { statusCode } = reply
+      const headers = replayedHeadersOf(reply, replayedHeaders)
+      const answer = { statusCode, headers, body: payload }
+      store.complete(storeKey, token, { fingerprint, answer }).catch(onFailure)
+    }
+
+    /** Not streams, which are read once; nor a refusal for the sake of another request's key. */
+    function isRemembered(payload: unknown): payload is string | Buffer {
+      return (
+        (typeof payload === 'string' || Buffer.isBuffer(payload)) &&
+        Buffer.byteLength(payload) <= maxBodyBytes &&
+        remembers(reply.statusCode) &&
+        current.outcome !== 'mismatch'
+      )
+    }
+
+    // A client that goes away does not stop its request; a handler that gives up the reply does.
+    const onClose = () => {
+      if (reply.sent) settle()
+    }
+    reply.raw.once('close', onClose)
+    return settle
   }
 })
 
 /** @throws {Problem} */
-function keyOf(request: FastifyRequest): string {
-  const given = request.raw.headersDistinct['idempotency-key']
-  if (given === undefined) {
+function keyOf(request: FastifyRequest, required: boolean): string | undefined {
+  const given = headerLines(request, 'idempotency-key')
+  if (given.length === 0) {
+    if (!required) return undefined
     throw new Problem('idempotency-key-missing', 'Idempotency-Key is required.')
   }
   if (given.length > 1) {
@@ -163,19 +252,12 @@ function keyOf(request: FastifyRequest): string {
   return key
 }
 
-function routePathOf(request: FastifyRequest): string {
-  return request.routeOptions.url ?? request.url
+/** Each line of a header: `request.headers` joins several into one. */
+function headerLines(request: FastifyRequest, name: string): string[] {
+  const { rawHeaders } = request.raw
+  return rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1]?.toLowerCase() === name)
 }
 
-function replayedHeadersOf(reply: FastifyReply): Record<string, string> {
-  const headers: Record<string, string> = {}
-  for (const name of REPLAYED_HEADERS) {
-    const value = reply.getHeader(name)
-    if (value !== undefined) headers[name] = String(value)
-  }
-  return headers
-}
-
-function replay(reply: FastifyReply, answer: Answer) {
-  return reply.code(answer.statusCode).headers(answer.headers).send(answer.body)
+function defaultFingerprint({ method, routeOptions, url, params, body }: FastifyRequest): string {
+  return fingerprintOf({ method, path: routeOptions.url ?? url, params, body })
 }

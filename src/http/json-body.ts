@@ -66,8 +66,8 @@ function parseJson(request: FastifyRequest, body: Buffer): unknown {
   if (!isUtf8(body)) throw wrongBody('must be UTF-8')
   try {
     return JSON.parse(body.toString())
-  } catch (error) {
-    throw wrongBody(`must be JSON: ${(error as SyntaxError).message}`)
+  } catch {
+    throw wrongBody('must be JSON')
   }
 }
 

@@ -1,4 +1,5 @@
 import { fastifyPlugin } from 'fastify-plugin'
+import { pathOf } from './error-handler.ts'
 import { Problem } from './problem.ts'
 
 /**
@@ -20,7 +21,7 @@ export const methodNotAllowed = fastifyPlugin(async (app) => {
         method: app.supportedMethods.filter((method) => !methods.has(method)),
         url,
         handler: async (request) => {
-          throw new Problem('method-not-allowed', `${url} takes ${allow}, not ${request.method}.`, {
+          throw new Problem('method-not-allowed', `${pathOf(request)} takes ${allow}, not ${request.method}.`, {
             headers: { allow },
           })
         },

@@ -1,15 +1,18 @@
+import accepts from '@fastify/accepts'
 import { fastifyPlugin } from 'fastify-plugin'
 import { PROBLEMS, Problem, type ProblemCode, problemPath } from './problem.ts'
 
 /** `GET /problems/<code>`: what the `type` of a problem document refers to, as a page or as JSON. */
 export const problemPages = fastifyPlugin(async (app) => {
+  await app.register(accepts)
   app.get<{ Params: { code: string } }>('/problems/:code', async (request, reply) => {
     const { code } = request.params
     if (!isProblemCode(code)) {
       throw new Problem('not-found', `There is no problem called ${JSON.stringify(code)}.`)
     }
     reply.header('vary', 'Accept')
-    if (prefersHtml(request.headers.accept)) {
+    // A browser asks for HTML by name; a program that takes anything gets JSON.
+    if (request.accepts().type(['json', 'html']) === 'html') {
       return reply.type('text/html; charset=utf-8').send(pageOf(code))
     }
     return { type: problemPath(code), code, ...PROBLEMS[code] }
@@ -18,13 +21,6 @@ export const problemPages = fastifyPlugin(async (app) => {
 
 function isProblemCode(code: string): code is ProblemCode {
   return Object.hasOwn(PROBLEMS, code)
-}
-
-/** A browser asks for text/html by name; a program that says nothing of it gets JSON. */
-function prefersHtml(accept = ''): boolean {
-  const html = accept.indexOf('text/html')
-  const json = accept.indexOf('application/json')
-  return html >= 0 && (json < 0 || html < json)
 }
 
 function pageOf(code: ProblemCode): string {

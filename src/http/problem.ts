@@ -98,6 +98,12 @@ export const PROBLEMS = {
     explanation:
       'The service has more to do than it can finish in time. Repeat with the same Idempotency-Key after the seconds in Retry-After.',
   },
+  'store-unavailable': {
+    status: 503,
+    title: 'The Idempotency-Key cannot be checked now',
+    explanation:
+      'Without its store the service cannot tell whether this request is a repeat, so it did nothing. Repeat with the same Idempotency-Key after the seconds in Retry-After. Orders never meet this: their database decides.',
+  },
   'shutting-down': {
     status: 503,
     title: 'This instance is shutting down',

@@ -1,8 +1,8 @@
-/** A finished answer, as it is sent again. */
+/** A finished answer, as it is sent again: the same bytes. */
 export interface Answer {
   statusCode: number
-  headers: Record<string, string>
-  body: string
+  headers: Record<string, string | string[]>
+  body: string | Buffer
 }
 
 /** An answer and the fingerprint of the request that it answered. */
@@ -23,30 +23,56 @@ export type Claim =
   | { state: 'mismatch' }
 
 /**
- * Remembers which keys are being worked on and which answers they got. It may forget anything at
- * any moment without harm to an order: the database has the last word.
+ * Remembers which keys are being worked on and which answers they got.
  *
- * A token, unique to one run of one request, fences the owner of a claim: whoever lost the key, to
- * a lease that ran out, can no longer write or release it.
+ * **Atomicity.** Each call is one step for everybody else: of any number of simultaneous claims on a
+ * free key, one is `new`.
+ *
+ * **Fencing.** A token, unique to one run of one request, marks the owner of a claim. Whoever lost a
+ * key, to a lease that ran out, can neither write nor release it once another has claimed it.
+ *
+ * **Expiry.** A claim lasts one lease, from its last renewal; an answer lasts its time to live, from
+ * when it was completed, and no claim extends that. What has expired is as if it had never been.
+ *
+ * **Loss.** A store may forget anything at any moment, or fail; a claim or an answer is then missing,
+ * but never wrong. A record that cannot be read counts as missing, and is reported.
  */
 export interface IdempotencyStore {
+  /** how long a claim lasts, in ms */
+  readonly leaseMs: number
+
   /**
-   * Claims the key in one atomic step, or tells what stands in the way. A key that is held under
-   * the same token is our own claim, sent twice.
+   * Claims the key, or tells what stands in the way and changes nothing. A key that is held under
+   * the same token is our own: the claim was sent twice, or is renewed for one more lease.
    *
    * @throws if the store cannot be asked; whether the claim was made is then unknown
    */
   claim(key: string, fingerprint: string, token: string): Promise<Claim>
+
   /**
-   * Remembers the answer, unless the key is held by another token or already answered.
+   * Remembers the answer, unless the key is held by another token or already answered. An owner
+   * whose key is forgotten, or whose lease ran out unnoticed, may still complete it.
    *
    * @throws if the store cannot be asked
    */
   complete(key: string, token: string, request: AnsweredRequest): Promise<void>
+
   /**
    * Gives the key back, if it is still held under this token.
    *
    * @throws if the store cannot be asked
    */
   abandon(key: string, token: string): Promise<void>
+
+  /**
+   * Calls `onChange` whenever the key may have been completed, abandoned or left by a dead owner,
+   * until it is told to stop. A store that cannot tell has no such method, and is polled.
+   *
+   * @returns what stops it, once nothing that happens from now on is missed
+   * @throws if the store cannot tell now, and must be polled
+   */
+  watch?(key: string, onChange: () => void): Promise<() => void>
 }
+
+/** Told of a record that could not be read, and was dropped. */
+export type ReportCorruptRecord = (key: string, error: Error) => void

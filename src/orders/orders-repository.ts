@@ -1,6 +1,6 @@
 import { DrizzleQueryError, eq, sql } from 'drizzle-orm'
 import { v7 as uuidv7 } from 'uuid'
-import { withDeadline } from '../storage/deadline.ts'
+import { withDeadline } from '../deadline.ts'
 import type { Database } from '../storage/postgres.ts'
 import type { OrderInput } from './order.ts'
 import { orders } from './orders-table.ts'

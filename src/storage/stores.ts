@@ -8,8 +8,9 @@ import { openRedis } from './redis.ts'
 
 /** The open stores of a running service. */
 export interface Stores {
+  databaseUrl: string
   postgres: PostgresPool
-  /** undefined: idempotency records and rate-limit counters live in this process */
+  /** undefined: there is none */
   redis: Redis | undefined
   /** Closes the connections and stops the embedded database, if it runs. */
   close(): Promise<void>
@@ -46,17 +47,16 @@ export async function openStores(settings: Settings, log: Logger): Promise<Store
     closers.push(() => pool.close())
 
     let redis: Redis | undefined
-    const remembered = 'idempotency records and rate-limit counters are kept'
     if (redisUrl === undefined) {
-      log.info(`${remembered} in the memory of this process (${reason})`)
+      log.info(`rate-limit counters are kept in the memory of this process (${reason})`)
     } else {
       const connection = await openRedis(redisUrl, log)
       // QUIT is answered after the answers that are still being remembered.
       closers.push(() => connection.quit().catch(() => connection.disconnect()))
-      log.info(`${remembered} in Redis at ${placeOf(redisUrl)} (${reason})`)
+      log.info(`rate-limit counters are kept in Redis at ${placeOf(redisUrl)} (${reason})`)
       redis = connection
     }
-    return { postgres: pool, redis, close }
+    return { databaseUrl: url, postgres: pool, redis, close }
   } catch (error) {
     await close()
     throw error

@@ -240,7 +240,7 @@ describe.runIf(hasRedis)('what Redis has lost', () => {
     const { port, redisSpace } = await startService({ redis: true })
     const key = newKey()
     const mark = { state: 'in_flight', token: 'of the dead', created_at: new Date().toISOString() }
-    const payload_hash = fingerprintOf('POST', '/orders', ORDER)
+    const payload_hash = fingerprintOf({ method: 'POST', path: '/orders', body: ORDER })
     await redisSpace?.redis.set(
       `idemp:${key}`,
       JSON.stringify({ ...mark, payload_hash }),

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { fingerprintOf } from '../../src/idempotency/fingerprint.ts'
 
 const order = { user_id: 'user-1', item: 'book', amount: 500 }
-const ofOrder = fingerprintOf('POST', '/orders', order)
+const ofOrder = fingerprintOf({ method: 'POST', path: '/orders', body: order })
 
 describe('the fingerprint', () => {
   test('is the version and a SHA-256 in hex', () => {
@@ -15,7 +15,7 @@ describe('the fingerprint', () => {
 
   test('does not depend on the order of members or on how a number is written', () => {
     const other = JSON.parse('{"amount": 5.00e2, "item": "b\\u006fok", "user_id": "user-1"}')
-    expect(fingerprintOf('POST', '/orders', other)).toBe(ofOrder)
+    expect(fingerprintOf({ method: 'POST', path: '/orders', body: other })).toBe(ofOrder)
   })
 
   test.each([
@@ -26,11 +26,11 @@ describe('the fingerprint', () => {
     ['values that changed places', { ...order, user_id: 'book', item: 'user-1' }],
     ['Unicode in another normal form', { ...order, item: 'bo\u006f\u0301k' }],
   ])('changes with %s', (_name, body) => {
-    expect(fingerprintOf('POST', '/orders', body)).not.toBe(ofOrder)
+    expect(fingerprintOf({ method: 'POST', path: '/orders', body })).not.toBe(ofOrder)
   })
 
   test('changes with the method and with the path', () => {
-    expect(fingerprintOf('PUT', '/orders', order)).not.toBe(ofOrder)
-    expect(fingerprintOf('POST', '/refunds', order)).not.toBe(ofOrder)
+    expect(fingerprintOf({ method: 'PUT', path: '/orders', body: order })).not.toBe(ofOrder)
+    expect(fingerprintOf({ method: 'POST', path: '/refunds', body: order })).not.toBe(ofOrder)
   })
 })

@@ -1,17 +1,23 @@
-import { beforeEach, describe, expect, test } from 'vitest'
+import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { createMemoryStore } from '../../src/idempotency/memory-store.ts'
+import { createPostgresStore } from '../../src/idempotency/postgres-store.ts'
 import { createRedisStore } from '../../src/idempotency/redis-store.ts'
 import type { Answer, IdempotencyStore } from '../../src/idempotency/store.ts'
-import { emptiedRedisSpace, hasRedis } from '../support/stores.ts'
+import { openPostgres } from '../../src/storage/postgres.ts'
+import { emptiedDatabase, emptiedRedisSpace, hasRedis } from '../support/stores.ts'
 
 const LEASE_MS = 30_000
 const TTL_MS = 86_400_000
-const OPTIONS = { leaseMs: LEASE_MS, ttlMs: TTL_MS }
+const reports: string[] = []
+const report = (key: string) => void reports.push(key)
+const OPTIONS = { leaseMs: LEASE_MS, ttlMs: TTL_MS, report }
 
 /** An empty store, and a way to let time pass for it. */
 interface Fixture {
   store: IdempotencyStore
   pass(ms: number): Promise<unknown>
+  /** puts a record under the key that says this; not for a process's own memory */
+  corrupt?(text: string): Promise<unknown>
 }
 
 const fixtures: Record<string, () => Promise<Fixture>> = {
@@ -24,12 +30,26 @@ const fixtures: Record<string, () => Promise<Fixture>> = {
       },
     }
   },
+  postgres: async () => {
+    const { url, sql } = await emptiedDatabase()
+    const pool = openPostgres(url)
+    onTestFinished(() => pool.close())
+    return {
+      store: createPostgresStore(pool.database, OPTIONS),
+      pass: (ms) =>
+        sql`update idempotency_records set expires_at = expires_at - ${`${ms} milliseconds`}::interval`,
+      corrupt: (text) => sql`
+        insert into idempotency_records (key, fingerprint, token, answer, expires_at)
+        values (${key}, 'v1:a', 'token', ${text}, now() + interval '1 hour')`,
+    }
+  },
   ...(hasRedis && {
     redis: async () => {
       const { redis } = await emptiedRedisSpace()
       return {
         store: createRedisStore(redis, OPTIONS),
         pass: async (ms) => redis.pexpire(KEY, (await redis.pttl(KEY)) - ms),
+        corrupt: (text) => redis.set(KEY, text),
       }
     },
   }),
@@ -119,12 +139,151 @@ describe.each(Object.keys(fixtures))('the %s store', (name) => {
     expect(await store.claim(key, 'v1:b', 'third')).toEqual({ state: 'completed', answer })
   })
 
+  test('renews a claim that its owner sends again', async () => {
+    await store.claim(key, 'v1:a', 'token')
+    await pass(LEASE_MS - 1_000)
+    expect(await store.claim(key, 'v1:a', 'token')).toEqual({ state: 'new' })
+    await pass(LEASE_MS - 1_000)
+    expect(await store.claim(key, 'v1:a', 'other')).toEqual({ state: 'in_flight' })
+  })
+
+  test('lets an owner complete whose lease ran out, if nobody has claimed the key since', async () => {
+    await store.claim(key, 'v1:a', 'token')
+    await pass(LEASE_MS)
+    await store.complete(key, 'token', request)
+    expect(await store.claim(key, 'v1:a', 'again')).toEqual({ state: 'completed', answer })
+  })
+
+  test('does not claim again for an owner whose request was answered', async () => {
+    await store.claim(key, 'v1:a', 'token')
+    await store.complete(key, 'token', request)
+    expect(await store.claim(key, 'v1:a', 'token')).toEqual({ state: 'completed', answer })
+  })
+
+  test('gives an expired key to one of 200 claims at once', async () => {
+    await store.claim(key, 'v1:a', 'dead')
+    await pass(LEASE_MS)
+    const claims = await Promise.all(
+      Array.from({ length: 200 }, (_, i) => store.claim(key, 'v1:a', `token-${i}`)),
+    )
+    expect(claims.filter(({ state }) => state === 'new')).toHaveLength(1)
+  })
+
+  test.each([
+    ['text', 'plain'],
+    ['bytes', Buffer.from([0x00, 0xff, 0xc3, 0x28, 0x80, 0x0a])],
+    ['nothing', ''],
+  ])(
+    'gives back a body of %s, and headers of several values, as they were',
+    async (_name, body) => {
+      const headers = { 'content-type': 'a/b', link: ['<a>; rel="x"', '<b>; rel="y"'] }
+      const other = { statusCode: 202, headers, body }
+      await store.complete(key, 'token', { ...request, answer: other })
+      expect(await store.claim(key, 'v1:a', 'again')).toEqual({ state: 'completed', answer: other })
+    },
+  )
+
+  test('keeps keys apart', async () => {
+    await store.claim(key, 'v1:a', 'token')
+    expect(await store.claim(`${key} `, 'v1:b', 'other')).toEqual({ state: 'new' })
+  })
+
   test('replays an answer for its time, which replays do not extend', async () => {
     await store.complete(key, 'token', request)
     await pass(TTL_MS - 1_000)
     expect(await store.claim(key, 'v1:a', 'again')).toEqual({ state: 'completed', answer })
     await pass(1_000)
     expect(await store.claim(key, 'v1:a', 'again')).toEqual({ state: 'new' })
+  })
+})
+
+describe.each(Object.keys(fixtures).filter((name) => name !== 'memory'))('the %s store', (name) => {
+  test.each([
+    '',
+    'not JSON',
+    '{"state":"completed"}',
+    '{"state":"completed","status_code":"201","headers":{},"response":"","payload_hash":"","created_at":""}',
+    '[]',
+    'null',
+  ])('takes the corrupt record %j for none, and reports it', async (text) => {
+    const { store, corrupt } = await (fixtures[name] as () => Promise<Fixture>)()
+    await corrupt?.(text)
+    reports.length = 0
+    expect(await store.claim(key, 'v1:b', 'token')).toEqual({ state: 'new' })
+    expect(reports).toEqual([key])
+    await store.complete(key, 'token', request)
+    expect(await store.claim(key, 'v1:a', 'again')).toEqual({ state: 'completed', answer })
+  })
+})
+
+describe('the postgres store', () => {
+  test('writes nothing for a replay, a duplicate or a mismatch', async () => {
+    const { sql } = await emptiedDatabase()
+    const { store } = await (fixtures.postgres as () => Promise<Fixture>)()
+    const version = async () =>
+      (await sql`select xmin::text, expires_at from idempotency_records`)[0]
+    await store.claim(key, 'v1:a', 'token')
+    const claimed = await version()
+    expect(await store.claim(key, 'v1:a', 'other')).toEqual({ state: 'in_flight' })
+    expect(await store.claim(key, 'v1:b', 'other')).toEqual({ state: 'mismatch' })
+    expect(await version()).toEqual(claimed)
+    await store.complete(key, 'token', request)
+    const completed = await version()
+    expect(await store.claim(key, 'v1:a', 'other')).toEqual({ state: 'completed', answer })
+    expect(await version()).toEqual(completed)
+  })
+})
+
+describe('the memory store', () => {
+  const memory = (options: object) => createMemoryStore({ ...OPTIONS, ...options })
+  const stateOf = async (store: IdempotencyStore, other: string) =>
+    (await store.claim(other, 'v1:a', 'again')).state
+
+  test('forgets the answers used longest ago beyond its number of entries', async () => {
+    const store = memory({ maxEntries: 2 })
+    for (const other of ['a', 'b', 'c']) await store.complete(other, 'token', request)
+    expect(await stateOf(store, 'c')).toBe('completed')
+    expect(await stateOf(store, 'b')).toBe('completed')
+    expect(await stateOf(store, 'a')).toBe('new')
+  })
+
+  test('forgets the answers used longest ago beyond its number of bytes', async () => {
+    const store = memory({ maxBytes: 25_000 })
+    const large = { ...request, answer: { ...answer, body: 'x'.repeat(10_000) } }
+    for (const other of ['a', 'b', 'c']) await store.complete(other, 'token', large)
+    expect(await stateOf(store, 'c')).toBe('completed')
+    expect(await stateOf(store, 'b')).toBe('completed')
+    expect(await stateOf(store, 'a')).toBe('new')
+  })
+
+  test('does not remember an answer that is larger than all its room', async () => {
+    const store = memory({ maxBytes: 1_000 })
+    await store.claim(key, 'v1:a', 'token')
+    await store.complete(key, 'token', {
+      ...request,
+      answer: { ...answer, body: 'x'.repeat(2_000) },
+    })
+    expect(await stateOf(store, key)).toBe('new')
+  })
+
+  test('refuses a claim more than it has room for, rather than forget one', async () => {
+    const store = memory({ maxEntries: 2 })
+    await store.claim('a', 'v1:a', 'token')
+    await store.claim('b', 'v1:a', 'token')
+    await expect(store.claim('c', 'v1:a', 'token')).rejects.toThrow('too many keys')
+    await store.abandon('a', 'token')
+    expect(await store.claim('c', 'v1:a', 'token')).toEqual({ state: 'new' })
+  })
+
+  test('sweeps out what has expired, without being asked', async () => {
+    vi.useFakeTimers()
+    onTestFinished(() => void vi.useRealTimers())
+    const store = memory({ now: () => Date.now(), maxEntries: 1 })
+    await store.claim('a', 'v1:a', 'token')
+    expect(vi.getTimerCount()).toBe(1)
+    vi.advanceTimersByTime(LEASE_MS + 60_000)
+    expect(vi.getTimerCount()).toBe(0)
+    expect(await store.claim('b', 'v1:a', 'token')).toEqual({ state: 'new' })
   })
 })
 

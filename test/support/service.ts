@@ -2,14 +2,13 @@ import type { AddressInfo } from 'node:net'
 import { pino } from 'pino'
 import { onTestFinished } from 'vitest'
 import { buildApp } from '../../src/app.ts'
-import { createMemoryStore } from '../../src/idempotency/memory-store.ts'
-import { createRedisStore } from '../../src/idempotency/redis-store.ts'
 import type { IdempotencyStore } from '../../src/idempotency/store.ts'
 import {
   createOrdersRepository,
   type OrdersRepository,
 } from '../../src/orders/orders-repository.ts'
 import { parseSettings } from '../../src/settings.ts'
+import { createIdempotencyStore } from '../../src/storage/idempotency-store.ts'
 import { openPostgres } from '../../src/storage/postgres.ts'
 import { openRedis } from '../../src/storage/redis.ts'
 import { emptiedDatabase, emptiedRedisSpace } from './stores.ts'
@@ -50,9 +49,11 @@ export async function startInstance(stores: TestStores, variation: Variation = {
   const pool = openPostgres(stores.database.url)
   const redis = stores.redisSpace && (await openRedis(stores.redisSpace.url, logger))
   const orders = createOrdersRepository(pool.database)
-  const store = redis
-    ? createRedisStore(redis, settings.idempotency)
-    : createMemoryStore(settings.idempotency)
+  const store = createIdempotencyStore(
+    settings,
+    { redis, postgres: pool, databaseUrl: stores.database.url, close: async () => {} },
+    logger,
+  )
   const app = await buildApp({
     settings,
     logger,
@@ -67,7 +68,7 @@ export async function startInstance(stores: TestStores, variation: Variation = {
     redis?.disconnect()
   })
   const { port } = app.server.address() as AddressInfo
-  return { app, port, logLines }
+  return { app, port, logLines, waiting: () => app.waitingRoom.size }
 }
 
 /** One instance on the test file's stores, emptied; without Redis unless it is asked for. */

@@ -15,11 +15,11 @@ export function createEmptyDatabase(): Promise<string> {
   return createDatabase(inject('postgresUrl'), nameOfDatabase())
 }
 
-/** The file's database, without any order in it: its URL and a client to look into it. */
+/** The file's database, without any row in it: its URL and a client to look into it. */
 export async function emptiedDatabase() {
   database ??= openDatabase()
   const { url, sql } = await database
-  await sql`truncate orders`
+  await sql`truncate orders, idempotency_records`
   return { url, sql }
 }
 

@@ -1,0 +1,117 @@
+import { type SQL, sql } from 'drizzle-orm'
+import type { PostgresJsDatabase } from 'drizzle-orm/postgres-js'
+import { answerIn, readRecord, writeCompleted } from './record.ts'
+import { idempotencyRecords as records } from './records-table.ts'
+import type { Claim, IdempotencyStore, ReportCorruptRecord } from './store.ts'
+
+/** Two claims that meet can pass each other once; more often than this they cannot. */
+const MAX_ATTEMPTS = 5
+
+/**
+ * Keeps the records in the table `idempotency_records`, for services without Redis: one statement a
+ * call, by the database's own clock. A replay writes nothing.
+ *
+ * @param options `leaseMs`: how long a claim lasts; `ttlMs`: how long an answer is remembered
+ */
+export function createPostgresStore(
+  database: PostgresJsDatabase,
+  options: { leaseMs: number; ttlMs: number; report?: ReportCorruptRecord },
+): IdempotencyStore {
+  const { leaseMs, ttlMs, report = () => {} } = options
+
+  async function claim(key: string, fingerprint: string, token: string): Promise<Claim> {
+    for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
+      const [found] = await database.execute<Found>(
+        claimStatement(key, fingerprint, token, leaseMs),
+      )
+      // A rival's record came after our look at the table and before our insert: look again.
+      if (found === undefined) continue
+      if (found.claimed) return { state: 'new' }
+      if (found.answer === null) {
+        return { state: found.fingerprint === fingerprint ? 'in_flight' : 'mismatch' }
+      }
+      const answer = read(key, found.answer)
+      if (answer === undefined) {
+        await database.execute(
+          sql`delete from ${records} where ${records.key} = ${key} and ${records.answer} = ${found.answer}`,
+        )
+        continue
+      }
+      if (found.fingerprint !== fingerprint) return { state: 'mismatch' }
+      return { state: 'completed', answer }
+    }
+    throw new Error('the key was claimed and freed again and again')
+  }
+
+  function read(key: string, text: string) {
+    try {
+      const record = readRecord(text)
+      if (record.state === 'completed') return answerIn(record)
+      throw new Error('the record is of no known form')
+    } catch (error) {
+      report(key, error as Error)
+      return undefined
+    }
+  }
+
+  return {
+    leaseMs,
+    claim,
+
+    async complete(key, token, request) {
+      await database.execute(sql`
+        insert into ${records} as held (key, fingerprint, token, answer, expires_at)
+        values (${key}, ${request.fingerprint}, ${token}, ${writeCompleted(request)}, ${fromNow(ttlMs)})
+        on conflict (key) do update
+          set fingerprint = excluded.fingerprint, token = excluded.token,
+              answer = excluded.answer, expires_at = excluded.expires_at
+          where held.expires_at <= now() or (held.token = excluded.token and held.answer is null)`)
+    },
+
+    async abandon(key, token) {
+      await database.execute(sql`
+        delete from ${records}
+        where ${records.key} = ${key} and ${records.token} = ${token} and ${records.answer} is null`)
+    },
+  }
+}
+
+/** Deletes at most `limit` records that have expired, and returns how many it deleted. */
+export async function deleteExpiredRecords(
+  database: PostgresJsDatabase,
+  limit: number,
+): Promise<number> {
+  const deleted = await database.execute(sql`
+    delete from ${records}
+    where ${records.key} in (
+      select ${records.key} from ${records}
+      where ${records.expiresAt} <= now()
+      order by ${records.expiresAt} limit ${limit}
+      for update skip locked
+    )
+    returning 1`)
+  return deleted.length
+}
+
+type Found = { claimed: boolean; fingerprint: string; answer: string | null }
+
+/** Finds what holds the key, else inserts the claim or takes over what has expired or is our own. */
+const claimStatement = (key: string, fingerprint: string, token: string, leaseMs: number) => sql`
+  with held as (
+    select fingerprint, answer from ${records}
+    where key = ${key} and expires_at > now() and (token <> ${token} or answer is not null)
+  ), claimed as (
+    insert into ${records} as old (key, fingerprint, token, expires_at)
+    select ${key}, ${fingerprint}, ${token}, ${fromNow(leaseMs)}
+    where not exists (select from held)
+    on conflict (key) do update
+      set fingerprint = excluded.fingerprint, token = excluded.token, answer = null,
+          expires_at = excluded.expires_at, created_at = now()
+      where old.expires_at <= now() or (old.token = excluded.token and old.answer is null)
+    returning fingerprint
+  )
+  select true as claimed, fingerprint, null as answer from claimed
+  union all
+  select false, fingerprint, answer from held`
+
+const fromNow = (ms: number): SQL => sql`now() + ${`${ms} milliseconds`}::interval`

@@ -1,0 +1,40 @@
+import type { Logger } from 'pino'
+import { createMemoryStore } from '../idempotency/memory-store.ts'
+import { createPostgresStore } from '../idempotency/postgres-store.ts'
+import { createRedisStore } from '../idempotency/redis-store.ts'
+import type { IdempotencyStore } from '../idempotency/store.ts'
+import type { Settings } from '../settings.ts'
+import { StartError } from '../start-error.ts'
+import type { Stores } from './stores.ts'
+
+/**
+ * The store of idempotency records that the settings name; by default Redis if there is one, else a
+ * given Postgres, which other instances may share, else the memory of this process.
+ *
+ * @throws {StartError} if Redis is named and there is none
+ */
+export function createIdempotencyStore(
+  settings: Settings,
+  { redis, postgres }: Stores,
+  log: Logger,
+): IdempotencyStore {
+  const options = {
+    ...settings.idempotency,
+    report: (_key: string, error: Error) =>
+      log.warn({ err: error }, 'an idempotency record could not be read and was dropped'),
+  }
+  const byDefault = redis ? 'redis' : settings.databaseUrl ? 'postgres' : 'memory'
+  const kind = settings.idempotency.store ?? byDefault
+  switch (kind) {
+    case 'redis':
+      if (!redis) throw new StartError('IDEMPOTENCY_STORE is redis, but there is no REDIS_URL')
+      log.info('idempotency records are kept in Redis')
+      return createRedisStore(redis, options)
+    case 'postgres':
+      log.info('idempotency records are kept in Postgres')
+      return createPostgresStore(postgres.database, options)
+    case 'memory':
+      log.info('idempotency records are kept in the memory of this process')
+      return createMemoryStore(options)
+  }
+}

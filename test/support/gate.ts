@@ -1,0 +1,23 @@
+/** A gate that holds whoever passes it until it is opened. */
+export interface Gate {
+  /** how many have come to the gate */
+  arrived: number
+  pass(): Promise<void>
+  open(): void
+}
+
+export function createGate(): Gate {
+  let open = () => {}
+  const opened = new Promise<void>((resolve) => {
+    open = resolve
+  })
+  const gate: Gate = {
+    arrived: 0,
+    pass: () => {
+      gate.arrived++
+      return opened
+    },
+    open,
+  }
+  return gate
+}
