@@ -1,0 +1,417 @@
+#!/usr/bin/env bash
+#
+# Checks the order service from outside, as a client meets it.
+#
+#   ./test.sh                                    starts a service of its own, checks and stops it
+#   BASE_URL=http://127.0.0.1:8080 ./test.sh     checks a service that runs already
+#
+# The secret is HMAC_SECRET, or the one for development. A running service is checked within its
+# rate limit: with the default of 10 requests in a minute, that takes 4 to 6 minutes.
+#
+# Left out, because nobody outside can bring them about at will: 409 request-in-progress, 500 and
+# 503. Of the settings, MAX_BODY_BYTES and IDEMPOTENCY_MISMATCH_STATUS are taken to be the defaults.
+
+set -u
+export LC_ALL=C # bytes are compared, and `tr` refuses none
+
+root=$(CDPATH= cd "$(dirname "$0")" && pwd)
+secret=${HMAC_SECRET:-super-secret-key}
+base_url=${BASE_URL:-}
+base_url=${base_url%/}
+tmp= service=
+status= body= remaining= reset=
+passed=0 failed=0 skipped=0
+
+give_up() {
+  echo "test.sh: $1" >&2
+  exit 1
+}
+
+needs() {
+  command -v "$1" >/dev/null || give_up "$1 is needed and was not found"
+}
+
+# --- a service of its own -----------------------------------------------------------------------
+
+finish() {
+  trap '' INT TERM HUP # a second Ctrl-C would leave the service behind
+  if [ -n "$service" ]; then
+    kill "$service" 2>/dev/null
+    wait "$service" 2>/dev/null
+  fi
+  if [ -n "$tmp" ]; then rm -rf "$tmp"; fi
+}
+
+start_service() {
+  needs node
+  needs npm
+  if [ ! -d "$root/node_modules" ]; then
+    give_up 'the packages are not installed: run `npm ci`, or set BASE_URL to a running service'
+  fi
+  echo 'Building and starting a service to check.'
+  (cd "$root" && npm run --silent build) || give_up 'the build failed'
+
+  # The program itself: what a version manager calls node may not pass our signals on.
+  local node port
+  node=$(node -p process.execPath)
+  port=$("$node" -e '
+    const server = require("net").createServer().listen(0, "127.0.0.1", () => {
+      console.log(server.address().port)
+      server.close()
+    })')
+  base_url=http://127.0.0.1:$port
+  mkdir "$tmp/service"
+  chmod 711 "$tmp" # for root, another user runs the database in there
+  cd "$tmp/service" || exit 1 # where no .env is read
+
+  # In a process group of its own, so that Ctrl-C reaches only us, and we stop it in order. The
+  # window is long enough to exceed the limit in it on a slow machine, and else short for patience.
+  set -m
+  env -i PATH="$PATH" STORES=embedded DATA_DIR=data PORT="$port" HMAC_SECRET="$secret" \
+    RATE_LIMIT_WINDOW_SECONDS=5 "$node" "$root/dist/server.js" \
+    </dev/null >"$tmp/log" 2>&1 &
+  service=$!
+  set +m
+
+  local deadline=$((SECONDS + 60))
+  until answers; do
+    if ! kill -0 "$service" 2>/dev/null || [ "$SECONDS" -ge "$deadline" ]; then
+      tail -n 20 "$tmp/log" >&2
+      give_up 'the service did not start; the last lines of its log are above'
+    fi
+    sleep 0.2
+  done
+}
+
+answers() { http "$base_url/" -o /dev/null 2>/dev/null; }
+
+# --- requests -----------------------------------------------------------------------------------
+
+# -q: what a person has in ~/.curlrc would change what is sent.
+http() { curl -q -sS --noproxy localhost,127.0.0.1 --max-time 60 "$@"; }
+
+# Sends a request; its answer is in $status, $body and the file $tmp/headers.
+exchange() {
+  local path=$1
+  shift
+  : >"$tmp/body"
+  : >"$tmp/headers"
+  status=$(http "$base_url$path" -o "$tmp/body" -D "$tmp/headers" -w '%{http_code}' "$@")
+  body=$(cat "$tmp/body")
+}
+
+# An unsigned POST /orders of exactly these bytes. Further options of curl may follow them.
+post() {
+  local bytes=$1
+  shift
+  printf %s "$bytes" >"$tmp/request"
+  exchange /orders --data-binary "@$tmp/request" \
+    -H "Content-Type: ${media_type:-application/json}" -H Expect: "$@"
+}
+
+# A signed one, even beyond the rate limit.
+post_once() {
+  post "$@" -H "X-Signature: $(sign "$1")"
+  remaining=$(header X-RateLimit-Remaining)
+  reset=$(header X-RateLimit-Reset)
+}
+
+# A signed one, as soon as the rate limit lets it pass.
+post_signed() {
+  post_once "$@"
+  while [ "$status" = 429 ]; do
+    pause "$(header Retry-After)"
+    post_once "$@"
+  done
+}
+
+# order <key> <bytes>
+order() { post_signed "$2" -H "Idempotency-Key: $1"; }
+
+sign() {
+  printf %s "$1" | openssl dgst -sha256 -hmac "$secret" | sed 's/.* //' | tr a-f "${hex:-a-f}"
+}
+
+pause() {
+  local seconds=${1:-1}
+  echo "waiting $seconds s for the rate limit"
+  sleep "$seconds"
+}
+
+new_key() { echo "test-$(openssl rand -hex 12)"; }
+
+# --- what came ----------------------------------------------------------------------------------
+
+header() { tr -d '\r' <"$tmp/headers" | grep -i "^$1:" | sed 's/^[^:]*: *//'; }
+
+# The value of a member that is a plain string or a number.
+member() { printf '%s\n' "$body" | sed -n "s/.*\"$1\":\"\{0,1\}\([^\",}]*\).*/\1/p"; }
+
+# Those of these headers that are not there with a whole number.
+unnumbered() {
+  local name
+  for name; do
+    header "$name" | grep -Eq '^[0-9]+$' || printf '%s: %s; ' "$name" "$(header "$name")"
+  done
+}
+
+# The fields that an invalid-body names, in alphabetical order.
+fields() {
+  local names
+  names=$(printf '%s\n' "$body" | grep -o '"field":"[^"]*"' | cut -d '"' -f 4 | sort)
+  echo $names
+}
+
+# The answer without what is new in each order: its id and its time.
+pattern() {
+  printf '%s\n' "$status $body" | sed -E \
+    -e 's/"id":"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"/"id":"<uuid>"/' \
+    -e 's/"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z"/"<time>"/'
+}
+
+# created <key> <members as the client sent them>
+created() {
+  printf '201 {"order":{"id":"<uuid>",%s,"idempotency_key":"%s","created_at":"<time>"}}' "$2" "$1"
+}
+
+# --- checks -------------------------------------------------------------------------------------
+
+section() { printf '\n%s\n' "$1"; }
+
+# check <sentence> <expected> <what came>
+check() {
+  if [ "$2" = "$3" ]; then
+    passed=$((passed + 1))
+    echo "ok   - $1"
+  else
+    failed=$((failed + 1))
+    printf 'FAIL - %s\n       expected: %s\n       came:     %s\n' "$1" "$2" "$3"
+  fi
+}
+
+skip() {
+  skipped=$((skipped + 1))
+  echo "SKIP - $1"
+}
+
+# refused <sentence> <status> <code>: the last answer is this problem document.
+refused() {
+  check "$1: $2 $3" "$2 application/problem+json /problems/$3 $2 $3" \
+    "$status $(header Content-Type | sed 's/;.*//') $(member type) $(member status) $(member code)"
+}
+
+# invalid <sentence> <fields to be named> <bytes>
+invalid() {
+  order "$(new_key)" "$3"
+  check "$1: 400 invalid-body" \
+    "400 application/problem+json invalid-body, naming $2" \
+    "$status $(header Content-Type | sed 's/;.*//') $(member code), naming $(fields)"
+}
+
+# replays <sentence> <file>: the last answer is the one in the file, and marked as a replay.
+replays() {
+  local bytes='other bytes'
+  if cmp -s "$2" "$tmp/body"; then bytes='the same bytes'; fi
+  check "$1: replayed byte for byte" \
+    '201 application/json; charset=utf-8, the same bytes, replayed: true' \
+    "$status $(header Content-Type), $bytes, replayed: $(header Idempotency-Replayed)"
+}
+
+# --- the checks, in an order that saves waiting -------------------------------------------------
+
+needs curl
+needs openssl
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+trap 'exit 129' HUP
+tmp=$(mktemp -d) || give_up 'no temporary folder could be made'
+
+if [ -z "$base_url" ]; then
+  start_service
+elif ! answers; then
+  give_up "nothing answers at $base_url"
+fi
+echo "Checking the service at $base_url."
+
+key=$(new_key)
+members='"user_id":"user-1","item":"book","amount":500'
+book="{$members}"
+
+section 'The rate limit'
+
+post_signed '{}'
+if [ "$status" = 401 ]; then
+  echo 'The service refuses our signature: is HMAC_SECRET the secret that it was started with?'
+fi
+limit=$(header X-RateLimit-Limit)
+check 'a signed answer carries the rate-limit headers' '' \
+  "$(unnumbered X-RateLimit-Limit X-RateLimit-Remaining X-RateLimit-Reset)"
+limit=${limit:-0}
+if [ "$limit" -gt 50 ]; then
+  skip "one request too many: the limit of $limit is too high to reach it here"
+elif [ "$limit" -gt 0 ]; then
+  if [ "$remaining" != $((limit - 1)) ]; then # the window had begun before
+    pause "$reset"
+    post_signed '{}'
+  fi
+  sent=1
+  while [ "$sent" -lt "$limit" ] && [ "$status" != 429 ]; do
+    post_once '{}'
+    sent=$((sent + 1))
+  done
+  check "$limit requests may pass in a window, then none remains" \
+    "sent $limit, the last: 400, 0 remain" "sent $sent, the last: $status, $remaining remain"
+  post_once "$book" -H "Idempotency-Key: $key"
+  refused 'one request too many' 429 rate-limit-exceeded
+  check 'the refusal says when to come back' '' "$(unnumbered Retry-After)"
+  post "$book"
+  refused 'an unsigned request is refused as such even then' 401 signature-missing
+fi
+
+section 'A new order and its repeats'
+
+order "$key" "{$members,\"colour\":\"red\"}"
+refused 'an unknown member' 400 invalid-body
+check 'it is named' colour "$(fields)"
+
+order "$key" "$book"
+check 'a new order is created, under the key that was refused before: 201' \
+  "$(created "$key" "$members")" "$(pattern)"
+check 'a first answer is JSON, without Idempotency-Replayed' \
+  'application/json; charset=utf-8, replayed: ' \
+  "$(header Content-Type), replayed: $(header Idempotency-Replayed)"
+cp "$tmp/body" "$tmp/first"
+
+order "$key" "$book"
+replays 'a repeat' "$tmp/first"
+
+order "$key" '{"user_id":"user-1","item":"book","amount":501}'
+refused 'the same key with another body' 409 idempotency-key-reused
+
+# Padded to 64 KiB, the most that is allowed.
+order "$key" "$(printf '%-65536s' '{ "amount": 5e2, "item": "\u0062ook", "user_id": "user-1" }')"
+replays 'after that, a repeat with other member order, white space and spelling' "$tmp/first"
+
+hex=A-F order "\"$key\"" "$book"
+replays 'a repeat with the key in quotes and the signature in capitals' "$tmp/first"
+
+section 'Bodies'
+
+key=$(new_key)
+order "$key" '{"user_id":"Zoë 你好","item":"📚 \"l’été\" \\ \n","amount":0.1}'
+check 'Unicode, and an amount of 0.1, come back as they were sent: 201' \
+  "$(created "$key" '"user_id":"Zoë 你好","item":"📚 \"l’été\" \\ \n","amount":0.1')" "$(pattern)"
+
+text=$(printf '%255s' '' | tr ' ' x)
+key=$(openssl rand -hex 128 | cut -c 1-255)
+order "$key" "{\"user_id\":\"$text\",\"item\":\"x\",\"amount\":99999999999.9999}"
+check 'the longest key and text and the largest amount, 99999999999.9999: 201' \
+  "$(created "$key" "\"user_id\":\"$text\",\"item\":\"x\",\"amount\":99999999999.9999")" "$(pattern)"
+
+key="$(new_key)!#\$%&'()*+-./:;<=>?@[]^_\`{|}~"
+order "$key" '{"user_id":"user-1","item":"book","amount":1e2}'
+check 'every sign that a key may hold, and an amount of 1e2: 201' \
+  "$(created "$key" '"user_id":"user-1","item":"book","amount":100')" "$(pattern)"
+
+all='amount item user_id'
+invalid 'no members' "$all" '{}'
+invalid 'amount 0, a blank item, an empty user_id' "$all" '{"user_id":"","item":" \t","amount":0}'
+invalid 'amount -1, an item with a NUL, a user_id of 256 characters' "$all" \
+  "{\"user_id\":\"x$text\",\"item\":\"a\\u0000b\",\"amount\":-1}"
+invalid 'amount 0.00001, an item that is null, half a surrogate pair' "$all" \
+  '{"user_id":"\ud83d","item":null,"amount":0.00001}'
+invalid 'amount 1e30, an item that is an array, a user_id that is a number' "$all" \
+  '{"user_id":5,"item":["book"],"amount":1e30}'
+invalid 'amount "5"' amount '{"user_id":"user-1","item":"book","amount":"5"}'
+invalid 'amount NaN, which is not JSON' body '{"user_id":"user-1","item":"book","amount":NaN}'
+invalid 'a member __proto__' __proto__ "{$members,\"__proto__\":{\"amount\":1}}"
+
+media_type=text/plain order "$(new_key)" "$book"
+refused 'a body that is not application/json' 415 unsupported-media-type
+post_once "$(printf '%-65537s' "$book")" -H "Idempotency-Key: $(new_key)"
+refused 'a body of more than 64 KiB' 413 body-too-large
+
+section 'Keys'
+
+post_signed "$book"
+refused 'no key' 400 idempotency-key-missing
+post_signed "$book" -H 'Idempotency-Key;'
+refused 'an empty key' 400 idempotency-key-invalid
+key=$(new_key)
+post_signed "$book" -H "Idempotency-Key: $key" -H "Idempotency-Key: $key"
+refused 'the key twice' 400 idempotency-key-invalid
+order "$(openssl rand -hex 128)" "$book"
+refused 'a key of 256 bytes' 400 idempotency-key-invalid
+for key in 'a b' 'a,b' 'a"b' 'a\b' 'clé'; do
+  order "$key" "$book"
+  refused "the key $key" 400 idempotency-key-invalid
+done
+
+section 'Identical requests at once'
+
+at_once=8
+if [ "$limit" -gt 0 ] && [ "$limit" -lt "$at_once" ]; then at_once=$limit; fi
+if [ "$at_once" -lt 2 ]; then
+  skip "requests at once: the limit of $limit lets no two pass"
+else
+  if [ "${remaining:-0}" -lt "$at_once" ]; then pause "$reset"; fi
+  key=$(new_key)
+  signature=$(sign "$book")
+  racers=
+  for ((i = 1; i <= at_once; i++)); do
+    (
+      tmp=$tmp/racer-$i
+      mkdir "$tmp"
+      post "$book" -H "Idempotency-Key: $key" -H "X-Signature: $signature"
+      echo "$status,$(header Idempotency-Replayed),$body" >"$tmp/outcome"
+    ) &
+    racers="$racers $!"
+  done
+  wait $racers
+  cat "$tmp"/racer-*/outcome >"$tmp/outcomes"
+  grep '^201,' "$tmp/outcomes" | sed 's/^201,[^,]*,//' | sort -u | tr -d '\n' >"$tmp/first"
+  check "each of $at_once gets the order (201) or hears that it is at work (409)" "$at_once" \
+    "$(grep -c -e '^201,' -e '^409,.*"code":"request-in-progress"' "$tmp/outcomes")"
+  check 'exactly one of them is a first answer' 1 "$(grep -c '^201,,' "$tmp/outcomes")"
+  order "$key" "$book"
+  replays 'a repeat, and all that got the order' "$tmp/first"
+fi
+
+section 'Requests without a right signature'
+
+post "$book"
+refused 'no signature' 401 signature-missing
+check 'it is asked for' 'HMAC-SHA256 header="X-Signature"' "$(header WWW-Authenticate)"
+post "$book" -H "X-Signature: $(sign "$book ")"
+refused 'the signature of another body' 401 signature-invalid
+check 'a right one is asked for' 'HMAC-SHA256 header="X-Signature"' "$(header WWW-Authenticate)"
+post "$book" -H 'X-Signature: 12ab'
+refused 'a signature that is none' 401 signature-invalid
+post '{bad' -H "X-Signature: $(sign "$book")" -H 'Idempotency-Key;'
+refused 'a wrong signature on a wrong body with a wrong key' 401 signature-invalid
+
+section 'Other paths and methods'
+
+exchange /nothing
+refused 'an unknown path' 404 not-found
+exchange /orders
+refused 'GET /orders' 405 method-not-allowed
+check 'what is allowed is told' POST "$(header Allow)"
+exchange /problems/none
+refused 'a problem that does not exist' 404 not-found
+for code in idempotency-key-missing idempotency-key-invalid idempotency-key-reused invalid-body \
+  signature-missing signature-invalid not-found method-not-allowed request-in-progress \
+  body-too-large unsupported-media-type rate-limit-exceeded internal-error overloaded shutting-down; do
+  exchange "/problems/$code"
+  json="$status $(header Content-Type) $(member code)"
+  exchange "/problems/$code" -H 'Accept: text/html,*/*'
+  check "$code is explained, as JSON and as a page" \
+    "200 application/json; charset=utf-8 $code, 200 text/html; charset=utf-8 $code" \
+    "$json, $status $(header Content-Type) $(printf '%s\n' "$body" | sed -n 's/.*<title>[0-9]* \(.*\)<.*/\1/p')"
+done
+
+printf '\n%s passed, %s failed' "$passed" "$failed"
+if [ "$skipped" -gt 0 ]; then printf ', %s skipped' "$skipped"; fi
+echo
+[ "$failed" -eq 0 ]
