@@ -21,9 +21,13 @@ export const methodNotAllowed = fastifyPlugin(async (app) => {
         method: app.supportedMethods.filter((method) => !methods.has(method)),
         url,
         handler: async (request) => {
-          throw new Problem('method-not-allowed', `${pathOf(request)} takes ${allow}, not ${request.method}.`, {
-            headers: { allow },
-          })
+          throw new Problem(
+            'method-not-allowed',
+            `${pathOf(request)} takes ${allow}, not ${request.method}.`,
+            {
+              headers: { allow },
+            },
+          )
         },
       })
     }
