@@ -4,7 +4,7 @@ import { StartError } from '../start-error.ts'
 import { placeOf, untilPostgresAnswers } from './postgres.ts'
 
 /** The services of `docker-compose.yml`. */
-const COMPOSE = {
+export const COMPOSE = {
   databaseUrl: 'postgres://order_once:order_once@localhost:5433/order_once',
   redisUrl: 'redis://localhost:6380',
 }

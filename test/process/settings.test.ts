@@ -14,7 +14,14 @@ describe('the settings', () => {
       databaseUrl: undefined,
       redisUrl: undefined,
       rateLimit: { max: 10, windowMs: 60_000 },
-      idempotency: { ttlMs: 86_400_000, leaseMs: 30_000, mismatchStatus: 409 },
+      idempotency: {
+        ttlMs: 86_400_000,
+        leaseMs: 30_000,
+        waitMs: 0,
+        mismatchStatus: 409,
+        store: undefined,
+      },
+      keyRetentionDays: 0,
       maxBodyBytes: 65_536,
       trustedProxies: [],
       embeddedOnly: false,
@@ -52,6 +59,9 @@ describe('the settings', () => {
     ],
     ['IDEMPOTENCY_MISMATCH_STATUS', '400', 'IDEMPOTENCY_MISMATCH_STATUS must be 409 or 422'],
     ['MAX_BODY_BYTES', '64k', 'MAX_BODY_BYTES must be an integer from 1 to 16777216'],
+    ['IDEMPOTENCY_STORE', 'disk', 'IDEMPOTENCY_STORE must be redis, postgres or memory'],
+    ['IN_FLIGHT_WAIT_SECONDS', '31', 'IN_FLIGHT_WAIT_SECONDS must be an integer from 0 to 30'],
+    ['KEY_RETENTION_DAYS', '-1', 'KEY_RETENTION_DAYS must be an integer from 0 to 36500'],
     ['STORES', 'cloud', 'STORES must be auto or embedded'],
     [
       'LOG_LEVEL',
@@ -77,6 +87,14 @@ describe('the settings', () => {
           'PORT must be an integer from 0 to 65535; DATABASE_URL must be a URL that begins with postgres://',
       }),
     )
+  })
+
+  test('refuse a key that would be free while its old answer is still replayed', () => {
+    const days = { KEY_RETENTION_DAYS: '1', IDEMPOTENCY_TTL_SECONDS: '86401' }
+    expect(() => parseSettings(days)).toThrow(
+      'KEY_RETENTION_DAYS must not be shorter than IDEMPOTENCY_TTL_SECONDS',
+    )
+    expect(parseSettings({ ...days, IDEMPOTENCY_TTL_SECONDS: '86400' }).keyRetentionDays).toBe(1)
   })
 
   test('take addresses and ranges of proxies', () => {

@@ -1,0 +1,157 @@
+import { drizzle } from 'drizzle-orm/postgres-js'
+import { pino } from 'pino'
+import postgres from 'postgres'
+import { beforeEach, describe, expect, onTestFinished, test } from 'vitest'
+import { cleanUp, scheduleCleanUp } from '../src/clean-up.ts'
+import { releaseOldKeys } from '../src/orders/release-keys.ts'
+import { newKey, ORDER, send } from './support/client.ts'
+import { createTestStores, startInstance } from './support/service.ts'
+import { emptiedDatabase } from './support/stores.ts'
+import { until } from './support/until.ts'
+
+let url: string
+let sql: postgres.Sql
+
+beforeEach(async () => {
+  ;({ url, sql } = await emptiedDatabase())
+})
+
+/** Inserts one order a number of days old for each of the keys, the first the oldest. */
+async function insertOrders(ages: Record<string, number>) {
+  let n = 0
+  for (const [key, days] of Object.entries(ages)) {
+    const id = `00000000-0000-7000-8000-${String(++n).padStart(12, '0')}`
+    await sql`
+      insert into orders (id, user_id, item, amount, idempotency_key, request_fingerprint, created_at)
+      values (${id}, 'u', 'i', 1, ${key}, 'v1:', now() - ${`${days} days`}::interval)`
+  }
+}
+
+const keys = async () =>
+  (await sql`select idempotency_key as held, released_key as released from orders order by id`).map(
+    ({ held, released }) => ({ held, released }),
+  )
+
+const run = (keyRetentionDays: number) => cleanUp(url, { keyRetentionDays })
+
+describe('the clean-up of keys', () => {
+  test('releases the keys of orders older than the retention, and keeps them readable', async () => {
+    await insertOrders({ old: 31, older: 30.1, young: 29.9 })
+    expect(await run(30)).toEqual({ releasedKeys: 2, deletedRecords: 0 })
+    expect(await keys()).toEqual([
+      { held: null, released: 'old' },
+      { held: null, released: 'older' },
+      { held: 'young', released: null },
+    ])
+  })
+
+  test('releases none with a retention of 0', async () => {
+    await insertOrders({ old: 10_000 })
+    expect(await run(0)).toEqual({ releasedKeys: 0, deletedRecords: 0 })
+    expect(await keys()).toEqual([{ held: 'old', released: null }])
+  })
+
+  test('goes on where it stopped, and does nothing twice', async () => {
+    await insertOrders({ a: 40, b: 35, c: 20 })
+    expect((await run(38))?.releasedKeys).toBe(1)
+    expect((await run(30))?.releasedKeys).toBe(1)
+    expect((await run(30))?.releasedKeys).toBe(0)
+    expect((await run(10))?.releasedKeys).toBe(1)
+  })
+
+  test('works in batches, and one statement looks at no more orders than its limit', async () => {
+    await insertOrders({ a: 9, b: 8, c: 7, d: 6, e: 1 })
+    const database = drizzle(postgres(url, { max: 1 }))
+    onTestFinished(() => database.$client.end())
+    expect(await releaseOldKeys(database, 5, 3)).toBe(3)
+    expect(await releaseOldKeys(database, 5, 3)).toBe(1)
+    expect(await releaseOldKeys(database, 5, 3)).toBe(0)
+  })
+
+  test('passes over no order whose id and age disagree', async () => {
+    await insertOrders({ a: 9, young: 1, b: 9 })
+    expect((await run(5))?.releasedKeys).toBe(1)
+    await sql`update orders set created_at = now() - interval '6 days' where idempotency_key = 'young'`
+    expect((await run(5))?.releasedKeys).toBe(2)
+  })
+
+  test('handles more than a batch', async () => {
+    await sql`
+      insert into orders (id, user_id, item, amount, idempotency_key, request_fingerprint, created_at)
+      select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'u', 'i', 1, n, 'v1:', now() - interval '2 days'
+      from generate_series(1, 1234) n`
+    expect((await run(1))?.releasedKeys).toBe(1234)
+  })
+
+  test('frees a key for a new order, while the old one keeps its history', async () => {
+    const stores = await createTestStores({ redis: false })
+    const key = newKey()
+    const old = await send((await startInstance(stores)).port, { key })
+    await sql`update orders set created_at = now() - interval '31 days'`
+    expect((await run(30))?.releasedKeys).toBe(1)
+
+    const restarted = await startInstance(stores) // its records, in memory, are of today
+    const fresh = await send(restarted.port, { key, body: { ...ORDER, amount: 7 } })
+    expect(fresh.status).toBe(201)
+    expect(fresh.headers['idempotency-replayed']).toBeUndefined()
+    expect(await sql`select id, released_key from orders order by id`).toEqual([
+      { id: old.json.order.id, released_key: key },
+      { id: fresh.json.order.id, released_key: null },
+    ])
+  })
+
+  test('does not block the insert of an order', async () => {
+    const { port } = await startInstance(await createTestStores({ redis: false }))
+    await insertOrders({ a: 40, b: 40 })
+    const holder = postgres(url, { max: 1 })
+    onTestFinished(() => holder.end())
+    await holder.begin(async (transaction) => {
+      await transaction`update orders set idempotency_key = null, released_key = idempotency_key`
+      expect((await send(port)).status).toBe(201)
+    })
+  })
+})
+
+describe('the clean-up of records', () => {
+  test('deletes what has expired, and nothing else', async () => {
+    await sql`
+      insert into idempotency_records (key, fingerprint, token, expires_at)
+      select n, '', '', now() + (n - 1000.5) * interval '1 minute' from generate_series(1, 1100) n`
+    expect(await run(0)).toEqual({ releasedKeys: 0, deletedRecords: 1000 })
+    expect(await sql`select count(*)::int as count from idempotency_records`).toEqual([
+      { count: 100 },
+    ])
+  })
+})
+
+describe('the clean-up', () => {
+  test('runs on one instance at a time', async () => {
+    const holder = postgres(url, { max: 1 })
+    onTestFinished(() => holder.end())
+    await holder`select pg_advisory_lock(${String(0x636c65616e)}::bigint)`
+    expect(await run(30)).toBeUndefined()
+    await holder`select pg_advisory_unlock(${String(0x636c65616e)}::bigint)`
+    expect(await run(30)).toBeDefined()
+  })
+
+  test('runs on a schedule, reports what it did, outlives a failure, and stops', async () => {
+    const lines: Record<string, unknown>[] = []
+    const log = pino({ base: null }, { write: (line) => void lines.push(JSON.parse(line)) })
+    let runs = 0
+    const stop = scheduleCleanUp(
+      async () => {
+        if (++runs === 1) throw new Error('Postgres is away')
+        return { releasedKeys: 2, deletedRecords: 3 }
+      },
+      log,
+      5,
+    )
+    await until(() => runs >= 3)
+    await stop()
+    const stoppedAt = runs
+    expect(lines[0]).toMatchObject({ level: 40, msg: expect.stringContaining('clean-up failed') })
+    expect(lines[1]).toMatchObject({ msg: 'cleaned up', releasedKeys: 2, deletedRecords: 3 })
+    await new Promise((resolve) => setImmediate(resolve))
+    expect(runs).toBe(stoppedAt)
+  })
+})
