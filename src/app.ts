@@ -1,6 +1,5 @@
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { fastify, LogController } from 'fastify'
-import type { Redis } from 'ioredis'
 import type { Logger } from 'pino'
 import { answerClientError, answerError, errorHandler } from './http/error-handler.ts'
 import { gracefulClose } from './http/graceful-close.ts'
@@ -17,6 +16,7 @@ import { maxDecimalsKeyword } from './orders/order.ts'
 import { orderRoutes, recoverAnswer } from './orders/order-routes.ts'
 import type { OrdersRepository } from './orders/orders-repository.ts'
 import type { Settings } from './settings.ts'
+import type { RedisConnection } from './storage/redis.ts'
 
 /** How long a client may take to send one request: a small body on a poor line, not a slow attack. */
 const REQUEST_TIMEOUT_MS = 15_000
@@ -28,7 +28,7 @@ export interface AppResources {
   orders: OrdersRepository
   idempotencyStore: IdempotencyStore
   /** where the rate limit is counted for all instances; without it, in this process */
-  redis: Redis | undefined
+  redis: RedisConnection | undefined
 }
 
 /** Builds the service: the pipeline of a request, in its order. */

@@ -42,7 +42,7 @@ async function start(settings: Settings, logger: Logger): Promise<() => Promise<
     const app = await buildApp({
       settings,
       logger,
-      orders: createOrdersRepository(postgres.database),
+      orders: createOrdersRepository(postgres),
       idempotencyStore: createIdempotencyStore(settings, stores, logger),
       redis,
     })

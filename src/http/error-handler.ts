@@ -4,6 +4,9 @@ import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { PROBLEM_MEDIA_TYPE, Problem } from './problem.ts'
 
+/** A database that was restarted is back by then, more often than not. */
+const INTERNAL_ERROR_RETRY_AFTER_SECONDS = '1'
+
 /** Answers every error and every unknown path with a problem document (RFC 9457). */
 export const errorHandler = fastifyPlugin(async (app) => {
   app.setErrorHandler(answerError)
@@ -64,6 +67,7 @@ function problemOf(error: FastifyError | Problem | Error, request: FastifyReques
   return new Problem(
     'internal-error',
     'The request could not be completed. It is safe to repeat it.',
+    { headers: { 'retry-after': INTERNAL_ERROR_RETRY_AFTER_SECONDS } },
   )
 }
 

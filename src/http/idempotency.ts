@@ -162,6 +162,7 @@ export const idempotency = fastifyPlugin(async (app, options: IdempotencyOptions
     if (waiter === undefined) return { state: 'in_flight' }
     const onGone = () => waiter.end()
     reply.raw.once('close', onGone)
+    if (reply.raw.closed) waiter.end() // while it was admitted
     try {
       for (let waiting = true; ; waiting = await waiter.changed()) {
         const claim = await look(current, request)

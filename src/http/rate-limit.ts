@@ -1,7 +1,7 @@
 import fastifyRateLimit, { type RateLimitPluginOptions } from '@fastify/rate-limit'
 import type { FastifyInstance } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
-import type { Redis } from 'ioredis'
+import type { RedisConnection } from '../storage/redis.ts'
 import { Problem } from './problem.ts'
 
 /** Clients counted at once in this process: about 2 MB, and more than one window of one instance sees. */
@@ -15,16 +15,23 @@ const LOCAL_CLIENTS = 10_000
  * @param options `windowMs`: the length of the window in ms
  */
 export const rateLimit = fastifyPlugin(
-  async (app, options: { max: number; windowMs: number; redis: Redis | undefined }) => {
+  async (app, options: { max: number; windowMs: number; redis: RedisConnection | undefined }) => {
     const { max, windowMs: timeWindow, redis } = options
     const local = await createLimiter(app, { max, timeWindow, cache: LOCAL_CLIENTS })
     const shared =
-      redis && (await createLimiter(app, { max, timeWindow, redis, nameSpace: 'ratelimit:' }))
+      redis &&
+      (await createLimiter(app, {
+        max,
+        timeWindow,
+        redis: redis.client,
+        nameSpace: 'ratelimit:',
+      }))
 
     app.addHook('preHandler', async (request, reply) => {
-      const count = shared
-        ? await shared(request).catch(() => local(request))
-        : await local(request)
+      const count =
+        redis && shared
+          ? await redis.ask(() => shared(request)).catch(() => local(request))
+          : await local(request)
       if (count.isAllowed) return
       reply.headers({
         'x-ratelimit-limit': count.max,

@@ -1,8 +1,12 @@
 import { type SQL, sql } from 'drizzle-orm'
-import type { PostgresJsDatabase } from 'drizzle-orm/postgres-js'
 import { answerIn, readRecord, writeCompleted } from './record.ts'
 import { idempotencyRecords as records } from './records-table.ts'
 import type { Claim, IdempotencyStore, ReportCorruptRecord } from './store.ts'
+
+/** A drizzle database on postgres.js, or what runs one statement in its place. */
+export interface StatementRunner {
+  execute(statement: SQL): PromiseLike<Record<string, unknown>[]>
+}
 
 /** Two claims that meet can pass each other once; more often than this they cannot. */
 const MAX_ATTEMPTS = 5
@@ -14,16 +18,16 @@ const MAX_ATTEMPTS = 5
  * @param options `leaseMs`: how long a claim lasts; `ttlMs`: how long an answer is remembered
  */
 export function createPostgresStore(
-  database: PostgresJsDatabase,
+  database: StatementRunner,
   options: { leaseMs: number; ttlMs: number; report?: ReportCorruptRecord },
 ): IdempotencyStore {
   const { leaseMs, ttlMs, report = () => {} } = options
 
   async function claim(key: string, fingerprint: string, token: string): Promise<Claim> {
     for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
-      const [found] = await database.execute<Found>(
+      const [found] = (await database.execute(
         claimStatement(key, fingerprint, token, leaseMs),
-      )
+      )) as Found[]
       // A rival's record came after our look at the table and before our insert: look again.
       if (found === undefined) continue
       if (found.claimed) return { state: 'new' }
@@ -78,7 +82,7 @@ export function createPostgresStore(
 
 /** Deletes at most `limit` records that have expired, and returns how many it deleted. */
 export async function deleteExpiredRecords(
-  database: PostgresJsDatabase,
+  database: StatementRunner,
   limit: number,
 ): Promise<number> {
   const deleted = await database.execute(sql`

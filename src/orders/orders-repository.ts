@@ -1,7 +1,6 @@
-import { DrizzleQueryError, eq, sql } from 'drizzle-orm'
+import { eq, sql } from 'drizzle-orm'
 import { v7 as uuidv7 } from 'uuid'
-import { withDeadline } from '../deadline.ts'
-import type { Database } from '../storage/postgres.ts'
+import type { Database, PostgresPool } from '../storage/postgres.ts'
 import type { OrderInput } from './order.ts'
 import { orders } from './orders-table.ts'
 
@@ -24,14 +23,46 @@ export interface OrdersRepository {
   findByKey(key: string): Promise<Order | undefined>
 }
 
-/** Half of what the shutdown waits for, so that a request can fail and still be answered. */
-const QUERY_DEADLINE_MS = 5_000
-
 /** A key can be released between the refused insert and the look for its row, but hardly twice. */
 const MAX_ATTEMPTS = 3
 
 /** Keeps orders in the given database. */
-export function createOrdersRepository(database: Database): OrdersRepository {
+export function createOrdersRepository(pool: PostgresPool): OrdersRepository {
+  // The pool can replace its connections, and with them what was prepared for them.
+  const preparedFor = new WeakMap<Database, ReturnType<typeof prepare>>()
+  function queries(database: Database) {
+    let prepared = preparedFor.get(database)
+    if (prepared === undefined) {
+      prepared = prepare(database)
+      preparedFor.set(database, prepared)
+    }
+    return prepared
+  }
+
+  async function findByKey(key: string): Promise<Order | undefined> {
+    const [order] = await pool.run((database) => queries(database).select.execute({ key }))
+    return order
+  }
+
+  return {
+    findByKey,
+
+    async insertOnce({ user_id: userId, item, amount, idempotencyKey, requestFingerprint }) {
+      const id = uuidv7()
+      const row = { id, userId, item, amount: String(amount), idempotencyKey, requestFingerprint }
+      for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
+        const [inserted] = await pool.run((database) => queries(database).insert.execute(row))
+        if (inserted) return { order: inserted, inserted: true }
+        const order = await findByKey(idempotencyKey)
+        if (order) return { order, inserted: order.id === id }
+      }
+      throw new Error('the key was taken and released again and again')
+    },
+  }
+}
+
+/** Built once: drizzle takes as long to build a query as Postgres to run it. */
+function prepare(database: Database) {
   const insert = database
     .insert(orders)
     .values({
@@ -45,48 +76,10 @@ export function createOrdersRepository(database: Database): OrdersRepository {
     .onConflictDoNothing({ target: orders.idempotencyKey })
     .returning()
     .prepare('insert_order')
-
   const select = database
     .select()
     .from(orders)
     .where(eq(orders.idempotencyKey, sql.placeholder('key')))
     .prepare('find_order_by_key')
-
-  async function findByKey(key: string): Promise<Order | undefined> {
-    const [order] = await answered(select.execute({ key }))
-    return order
-  }
-
-  return {
-    findByKey,
-
-    async insertOnce({ user_id: userId, item, amount, idempotencyKey, requestFingerprint }) {
-      const id = uuidv7()
-      for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
-        const [inserted] = await answered(
-          insert.execute({
-            id,
-            userId,
-            item,
-            amount: String(amount),
-            idempotencyKey,
-            requestFingerprint,
-          }),
-        )
-        if (inserted) return { order: inserted, inserted: true }
-        const order = await findByKey(idempotencyKey)
-        if (order) return { order, inserted: order.id === id }
-      }
-      throw new Error('the key was taken and released again and again')
-    },
-  }
-}
-
-/** The query's result, within its deadline, or Postgres's own error: drizzle's repeats the values. */
-async function answered<T>(query: Promise<T>): Promise<T> {
-  try {
-    return await withDeadline(query, QUERY_DEADLINE_MS, 'Postgres did not answer in time')
-  } catch (error) {
-    throw error instanceof DrizzleQueryError ? error.cause : error
-  }
+  return { insert, select }
 }

@@ -1,4 +1,5 @@
 import type { Logger } from 'pino'
+import { guardStore } from '../idempotency/guarded-store.ts'
 import { createMemoryStore } from '../idempotency/memory-store.ts'
 import { createPostgresStore } from '../idempotency/postgres-store.ts'
 import { createRedisStore } from '../idempotency/redis-store.ts'
@@ -29,10 +30,13 @@ export function createIdempotencyStore(
     case 'redis':
       if (!redis) throw new StartError('IDEMPOTENCY_STORE is redis, but there is no REDIS_URL')
       log.info('idempotency records are kept in Redis')
-      return createRedisStore(redis, options)
+      return guardStore(createRedisStore(redis.client, options), redis.ask)
     case 'postgres':
       log.info('idempotency records are kept in Postgres')
-      return createPostgresStore(postgres.database, options)
+      return createPostgresStore(
+        { execute: (statement) => postgres.run((database) => database.execute(statement)) },
+        options,
+      )
     case 'memory':
       log.info('idempotency records are kept in the memory of this process')
       return createMemoryStore(options)

@@ -1,34 +1,102 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { DrizzleQueryError } from 'drizzle-orm'
 import { drizzle, type PostgresJsDatabase } from 'drizzle-orm/postgres-js'
+import type { Logger } from 'pino'
 import postgres from 'postgres'
+import { DeadlineError, withDeadline } from '../deadline.ts'
 import { StartError } from '../start-error.ts'
 
 export type Database = PostgresJsDatabase
 
-/** An open pool of connections to Postgres. */
+/** The connections to Postgres. */
 export interface PostgresPool {
-  database: Database
-  /** Ends the pool; queries at work have `CLOSE_TIMEOUT_SECONDS` to finish. */
+  /**
+   * Runs one query on the connections of the moment.
+   *
+   * @throws {DeadlineError} if it is not answered within `QUERY_DEADLINE_MS`; what became of it is
+   * then unknown, as after a lost connection
+   * @throws Postgres's own error, rather than drizzle's, which repeats the query's values
+   */
+  run<T>(query: (database: Database) => Promise<T>): Promise<T>
+  /** Ends the connections; queries at work have `CLOSE_TIMEOUT_SECONDS` to finish. */
   close(): Promise<void>
 }
 
 /** More connections do not commit faster: the pool waits less than Postgres would. */
 const MAX_CONNECTIONS = 10
-const CONNECT_TIMEOUT_SECONDS = 5
 const CLOSE_TIMEOUT_SECONDS = 2
 
+/** A request asks at most three times: all together, it is answered within 10 s. */
+const QUERY_DEADLINE_MS = 3_000
+
+/** A second at most until the connections are tried anew, however long Postgres was gone. */
+const CONNECT_TIMEOUT_SECONDS = 1
+const RECONNECT_DELAY_SECONDS = 0.2
+
+/**
+ * The driver can leave queries pending for ever on connections that were killed, and then the pool
+ * never heals. So many queries in a row that were not answered, with no answer between them, mean
+ * that.
+ */
+const FAILURES_BEFORE_REPLACEMENT = 10
+const MIN_REPLACEMENT_INTERVAL_MS = 1_000
+
 /** Opens a pool that connects on demand. @param url `postgres://…` */
-export function openPostgres(url: string): PostgresPool {
+export function openPostgres(url: string, log: Logger): PostgresPool {
+  let failuresInARow = 0
+  let replacedAt = performance.now()
+  let { client, database } = connect(url)
+
+  function replace(): void {
+    const old = client
+    ;({ client, database } = connect(url))
+    failuresInARow = 0
+    replacedAt = performance.now()
+    log.warn('Postgres did not answer many times in a row; its connections are replaced')
+    old.end({ timeout: 0 }).catch(() => {})
+  }
+
+  function note(error: unknown): void {
+    failuresInARow = isUnanswered(error) ? failuresInARow + 1 : 0
+    if (failuresInARow < FAILURES_BEFORE_REPLACEMENT) return
+    if (performance.now() - replacedAt >= MIN_REPLACEMENT_INTERVAL_MS) replace()
+  }
+
+  return {
+    async run(query) {
+      const used = client
+      try {
+        const answer = query(database)
+        const result = await withDeadline(answer, QUERY_DEADLINE_MS, 'Postgres did not answer')
+        if (used === client) failuresInARow = 0
+        return result
+      } catch (error) {
+        const cause = error instanceof DrizzleQueryError ? error.cause : error
+        if (used === client) note(cause)
+        throw cause
+      }
+    },
+    close: () => client.end({ timeout: CLOSE_TIMEOUT_SECONDS }),
+  }
+}
+
+function connect(url: string) {
   const client = postgres(url, {
     max: MAX_CONNECTIONS,
     connect_timeout: CONNECT_TIMEOUT_SECONDS,
+    // By default the delay grows to 20 s, for which the service would outlast Postgres's absence.
+    backoff: () => RECONNECT_DELAY_SECONDS,
     connection: { application_name: 'order-once' },
     onnotice: () => {},
   })
-  return {
-    database: drizzle(client),
-    close: () => client.end({ timeout: CLOSE_TIMEOUT_SECONDS }),
-  }
+  return { client, database: drizzle(client) }
+}
+
+/** Whether the connection failed, rather than the query: an SQLSTATE is an answer. */
+function isUnanswered(error: unknown): boolean {
+  if (error instanceof DeadlineError) return true
+  const { code = '' } = error as { code?: string }
+  return !/^[0-9A-Z]{5}$/.test(code)
 }
 
 /** How long a database that was started together with the service may take to answer. */

@@ -1,3 +1,10 @@
+import {
+  BrokenCircuitError,
+  CircuitState,
+  ConsecutiveBreaker,
+  circuitBreaker,
+  handleAll,
+} from 'cockatiel'
 import { Redis } from 'ioredis'
 import type { Logger } from 'pino'
 
@@ -7,16 +14,33 @@ const COMMAND_TIMEOUT_MS = 200
 /** Often enough that Redis is back in use soon after it is back. */
 const MAX_RECONNECT_DELAY_MS = 1_000
 
+/** One lost command says little; so many in a row, without a success between them, say it is gone. */
+const FAILURES_BEFORE_BREAK = 5
+/** Then one request a second pays for asking whether it is back. */
+const BREAK_MS = 1_000
+
+/** A Redis that is allowed to fail. */
+export interface RedisConnection {
+  client: Redis
+  /**
+   * Runs commands, unless so many failed lately that Redis is left alone for a moment.
+   *
+   * @throws at once while it is left alone; else what the commands throw, after `COMMAND_TIMEOUT_MS`
+   * at the latest
+   */
+  ask<T>(commands: () => Promise<T>): Promise<T>
+  close(): Promise<void>
+}
+
 /**
- * Opens a connection that is allowed to fail: its commands are answered or rejected within
- * `COMMAND_TIMEOUT_MS`, and never sent twice. It reconnects by itself, and logs one line when Redis
- * goes and one when it is back.
+ * Opens a connection that reconnects by itself, never sends a command twice, and logs one line when
+ * Redis goes and one when it is back.
  *
  * @param url `redis://…` or `rediss://…`
  * @returns the connection, in use or being tried again
  */
-export async function openRedis(url: string, log: Logger): Promise<Redis> {
-  const redis = new Redis(url, {
+export async function openRedis(url: string, log: Logger): Promise<RedisConnection> {
+  const client = new Redis(url, {
     connectTimeout: CONNECT_TIMEOUT_MS,
     commandTimeout: COMMAND_TIMEOUT_MS,
     maxRetriesPerRequest: 1,
@@ -24,24 +48,48 @@ export async function openRedis(url: string, log: Logger): Promise<Redis> {
     autoResendUnfulfilledCommands: false,
     retryStrategy: (attempt) => Math.min(attempt * 50, MAX_RECONNECT_DELAY_MS),
   })
+  const breaker = circuitBreaker(handleAll, {
+    halfOpenAfter: BREAK_MS,
+    breaker: new ConsecutiveBreaker(FAILURES_BEFORE_BREAK),
+  })
+
+  let lastError: Error | undefined
+  let isConnected = true
+  let wasUp = true
+  const tell = () => {
+    const isUp = isConnected && breaker.state === CircuitState.Closed
+    if (isUp === wasUp || client.status === 'end') return
+    wasUp = isUp
+    if (isUp) log.info('Redis is back')
+    else log.warn({ err: lastError }, 'Redis does not answer; orders go on without it')
+  }
+  breaker.onStateChange(tell)
+  breaker.onFailure(({ reason }) => {
+    if ('error' in reason && !(reason.error instanceof BrokenCircuitError)) lastError = reason.error
+  })
+
   await new Promise<void>((resolve) => {
-    let answers: boolean | undefined
-    let lastError: Error | undefined
-    redis.on('error', (error) => {
+    client.on('error', (error) => {
       lastError = error
     })
-    redis.on('ready', () => {
-      if (answers === false) log.info('Redis is back')
-      answers = true
+    client.on('ready', () => {
+      isConnected = true
+      tell()
       resolve()
     })
-    redis.on('close', () => {
-      if (answers !== false && redis.status !== 'end') {
-        log.warn({ err: lastError }, 'Redis does not answer; orders go on without it')
-      }
-      answers = false
+    client.on('close', () => {
+      isConnected = false
+      tell()
       resolve()
     })
   })
-  return redis
+
+  return {
+    client,
+    ask: (commands) => breaker.execute(commands),
+    close: async () => {
+      // QUIT is answered after the answers that are still being remembered.
+      await client.quit().catch(() => client.disconnect())
+    },
+  }
 }

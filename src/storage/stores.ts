@@ -1,17 +1,16 @@
-import type { Redis } from 'ioredis'
 import type { Logger } from 'pino'
 import type { Settings } from '../settings.ts'
 import { locateStores } from './locate-stores.ts'
 import { migrateDatabase } from './migrate.ts'
 import { openPostgres, type PostgresPool, placeOf, untilPostgresAnswers } from './postgres.ts'
-import { openRedis } from './redis.ts'
+import { openRedis, type RedisConnection } from './redis.ts'
 
 /** The open stores of a running service. */
 export interface Stores {
   databaseUrl: string
   postgres: PostgresPool
   /** undefined: there is none */
-  redis: Redis | undefined
+  redis: RedisConnection | undefined
   /** Closes the connections and stops the embedded database, if it runs. */
   close(): Promise<void>
 }
@@ -43,18 +42,16 @@ export async function openStores(settings: Settings, log: Logger): Promise<Store
       log.info(`orders are kept in Postgres at ${placeOf(url)} (${reason})`)
     }
     await migrateDatabase(url)
-    const pool = openPostgres(url)
+    const pool = openPostgres(url, log)
     closers.push(() => pool.close())
 
-    let redis: Redis | undefined
+    let redis: RedisConnection | undefined
     if (redisUrl === undefined) {
       log.info(`rate-limit counters are kept in the memory of this process (${reason})`)
     } else {
-      const connection = await openRedis(redisUrl, log)
-      // QUIT is answered after the answers that are still being remembered.
-      closers.push(() => connection.quit().catch(() => connection.disconnect()))
+      redis = await openRedis(redisUrl, log)
+      closers.push(redis.close)
       log.info(`rate-limit counters are kept in Redis at ${placeOf(redisUrl)} (${reason})`)
-      redis = connection
     }
     return { databaseUrl: url, postgres: pool, redis, close }
   } catch (error) {

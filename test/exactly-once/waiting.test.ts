@@ -263,6 +263,7 @@ describe.runIf(hasRedis)('duplicates that wait, on Redis', () => {
     await until(() => gate.arrived === 1)
     const behind = send(one.port, { key, ...wait(30) })
     await until(() => one.waiting() === 1)
+    await until(async () => (await redis.pubsub('NUMSUB', `idemp:${key}`))[1] === 1)
     // The answer is published before the subscriber can be back.
     const killed = redis.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
     gate.open()

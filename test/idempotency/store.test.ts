@@ -1,9 +1,10 @@
+import { drizzle } from 'drizzle-orm/postgres-js'
+import postgres from 'postgres'
 import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { createMemoryStore } from '../../src/idempotency/memory-store.ts'
 import { createPostgresStore } from '../../src/idempotency/postgres-store.ts'
 import { createRedisStore } from '../../src/idempotency/redis-store.ts'
 import type { Answer, IdempotencyStore } from '../../src/idempotency/store.ts'
-import { openPostgres } from '../../src/storage/postgres.ts'
 import { emptiedDatabase, emptiedRedisSpace, hasRedis } from '../support/stores.ts'
 
 const LEASE_MS = 30_000
@@ -32,10 +33,10 @@ const fixtures: Record<string, () => Promise<Fixture>> = {
   },
   postgres: async () => {
     const { url, sql } = await emptiedDatabase()
-    const pool = openPostgres(url)
-    onTestFinished(() => pool.close())
+    const database = drizzle(postgres(url))
+    onTestFinished(() => database.$client.end())
     return {
-      store: createPostgresStore(pool.database, OPTIONS),
+      store: createPostgresStore(database, OPTIONS),
       pass: (ms) =>
         sql`update idempotency_records set expires_at = expires_at - ${`${ms} milliseconds`}::interval`,
       corrupt: (text) => sql`

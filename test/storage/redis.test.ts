@@ -12,17 +12,18 @@ describe.runIf(hasRedis)('the Redis connection', () => {
     const lines: string[] = []
     const log = pino({}, { write: (line) => void lines.push(JSON.parse(line).msg) })
     const redis = await openRedis(first.url, log)
-    onTestFinished(() => redis.disconnect())
-    expect(await redis.ping()).toBe('PONG')
+    const ping = () => redis.ask(() => redis.client.ping())
+    onTestFinished(() => redis.close())
+    expect(await ping()).toBe('PONG')
 
     await first.stop()
     await until(() => lines.length === 1)
-    for (let i = 0; i < 20; i++) await expect(redis.ping()).rejects.toThrow()
+    for (let i = 0; i < 20; i++) await expect(ping()).rejects.toThrow()
 
     const second = (await startPrivateRedis(Number(port))) as PrivateRedis
     onTestFinished(() => second.stop())
     await until(() =>
-      redis.ping().then(
+      ping().then(
         () => true,
         () => false,
       ),

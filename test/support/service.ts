@@ -46,9 +46,9 @@ export async function startInstance(stores: TestStores, variation: Variation = {
     { level: settings.logLevel, base: null },
     { write: (line) => void logLines.push(JSON.parse(line)) },
   )
-  const pool = openPostgres(stores.database.url)
+  const pool = openPostgres(stores.database.url, logger)
   const redis = stores.redisSpace && (await openRedis(stores.redisSpace.url, logger))
-  const orders = createOrdersRepository(pool.database)
+  const orders = createOrdersRepository(pool)
   const store = createIdempotencyStore(
     settings,
     { redis, postgres: pool, databaseUrl: stores.database.url, close: async () => {} },
@@ -65,7 +65,7 @@ export async function startInstance(stores: TestStores, variation: Variation = {
   onTestFinished(async () => {
     await app.close()
     await pool.close()
-    redis?.disconnect()
+    await redis?.close()
   })
   const { port } = app.server.address() as AddressInfo
   return { app, port, logLines, waiting: () => app.waitingRoom.size }
