@@ -6,6 +6,7 @@ import { gracefulClose } from './http/graceful-close.ts'
 import { idempotency } from './http/idempotency.ts'
 import { bodyCheck, jsonBody } from './http/json-body.ts'
 import { methodNotAllowed } from './http/method-not-allowed.ts'
+import { overload } from './http/overload.ts'
 import { problemPages } from './http/problem-pages.ts'
 import { rateLimit } from './http/rate-limit.ts'
 import { requestIdOf, requestLog } from './http/request-log.ts'
@@ -20,6 +21,11 @@ import type { RedisConnection } from './storage/redis.ts'
 
 /** How long a client may take to send one request: a small body on a poor line, not a slow attack. */
 const REQUEST_TIMEOUT_MS = 15_000
+
+/** Headers are small. */
+const HEADERS_TIMEOUT_MS = 10_000
+/** How often Node looks for connections that have used up those times; by default every 30 s. */
+const TIMEOUT_CHECK_MS = 1_000
 
 /** What the app is built on; opened, and closed, by whoever builds it. */
 export interface AppResources {
@@ -42,6 +48,7 @@ export async function buildApp(resources: AppResources) {
     trustProxy: settings.trustedProxies.length > 0 && settings.trustedProxies,
     bodyLimit: settings.maxBodyBytes,
     requestTimeout: REQUEST_TIMEOUT_MS,
+    http: { headersTimeout: HEADERS_TIMEOUT_MS, connectionsCheckingInterval: TIMEOUT_CHECK_MS },
     return503OnClosing: false, // gracefulClose answers with a problem document
     frameworkErrors: answerError,
     clientErrorHandler: answerClientError,
@@ -63,12 +70,17 @@ export async function buildApp(resources: AppResources) {
   await app.register(requestLog)
   await app.register(gracefulClose)
   await app.register(errorHandler)
+  await app.register(overload)
   await app.register(methodNotAllowed)
   await app.register(problemPages)
 
   await app.register(async (signed) => {
     await signed.register(jsonBody)
-    await signed.register(signature, { secret: settings.hmacSecret })
+    await signed.register(signature, {
+      secrets: settings.hmacSecrets,
+      maxFailures: settings.maxSignatureFailures,
+      windowMs: settings.rateLimit.windowMs,
+    })
     await signed.register(rateLimit, { ...settings.rateLimit, redis })
     await signed.register(bodyCheck)
     await signed.register(idempotency, {

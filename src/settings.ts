@@ -18,8 +18,10 @@ const Environment = Type.Object({
   HMAC_SECRET: Type.String({
     default: DEVELOPMENT_SECRET,
     minLength: 1,
-    description: 'a secret shared with the clients, not empty',
+    pattern: '^[^,]+(,[^,]+)*$',
+    description: 'a secret shared with the clients, not empty, or several, separated by commas',
   }),
+  SIGNATURE_FAILURES_MAX: integer(1, 1_000_000_000, 100),
   DATABASE_URL: Type.Optional(
     Type.String({
       pattern: '^postgres(ql)?://[^\\s]+$',
@@ -77,7 +79,10 @@ export interface Settings {
   production: boolean
   host: string
   port: number
-  hmacSecret: string
+  /** any of them may sign */
+  hmacSecrets: string[]
+  /** wrong signatures of one client in a window of the rate limit, before it is told to wait */
+  maxSignatureFailures: number
   databaseUrl: string | undefined
   redisUrl: string | undefined
   rateLimit: { max: number; windowMs: number }
@@ -134,7 +139,8 @@ export function parseSettings(
     production,
     host: env.HOST,
     port: env.PORT,
-    hmacSecret: env.HMAC_SECRET,
+    hmacSecrets: secretsIn(env),
+    maxSignatureFailures: env.SIGNATURE_FAILURES_MAX,
     databaseUrl: env.DATABASE_URL,
     redisUrl: env.REDIS_URL,
     rateLimit: { max: env.RATE_LIMIT_MAX, windowMs: env.RATE_LIMIT_WINDOW_SECONDS * 1000 },
@@ -178,10 +184,12 @@ function ruleOf(name: string): string {
   return `${name} must be ${property.description}`
 }
 
+const secretsIn = ({ HMAC_SECRET }: Environment) => HMAC_SECRET.split(',')
+
 function brokenProductionRules(env: Environment): string[] {
   const broken: string[] = []
   // 32 characters: an HMAC-SHA256 key shorter than the hash weakens it (RFC 2104 §3).
-  if (env.HMAC_SECRET === DEVELOPMENT_SECRET || env.HMAC_SECRET.length < 32) {
+  if (secretsIn(env).some((secret) => secret === DEVELOPMENT_SECRET || secret.length < 32)) {
     broken.push('HMAC_SECRET must be set, to 32 characters or more, in production')
   }
   for (const name of ['DATABASE_URL', 'REDIS_URL'] as const) {

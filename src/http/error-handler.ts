@@ -2,6 +2,7 @@ import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
+import { overloaded } from './overload.ts'
 import { PROBLEM_MEDIA_TYPE, Problem } from './problem.ts'
 
 /** A database that was restarted is back by then, more often than not. */
@@ -64,6 +65,7 @@ function problemOf(error: FastifyError | Problem | Error, request: FastifyReques
   // What else the framework blames on the client: a URL that cannot be decoded, a Content-Length
   // that does not fit, a body that broke off.
   if (statusCode >= 400 && statusCode < 500) return new Problem('bad-request', error.message)
+  if (statusCode === 503) return overloaded()
   return new Problem(
     'internal-error',
     'The request could not be completed. It is safe to repeat it.',

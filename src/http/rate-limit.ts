@@ -1,11 +1,7 @@
-import fastifyRateLimit, { type RateLimitPluginOptions } from '@fastify/rate-limit'
-import type { FastifyInstance } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import type { RedisConnection } from '../storage/redis.ts'
+import { createLimiter } from './limiter.ts'
 import { Problem } from './problem.ts'
-
-/** Clients counted at once in this process: about 2 MB, and more than one window of one instance sees. */
-const LOCAL_CLIENTS = 10_000
 
 /**
  * Allows each client a number of requests in a fixed window; a client is its IPv4 address or its
@@ -17,7 +13,7 @@ const LOCAL_CLIENTS = 10_000
 export const rateLimit = fastifyPlugin(
   async (app, options: { max: number; windowMs: number; redis: RedisConnection | undefined }) => {
     const { max, windowMs: timeWindow, redis } = options
-    const local = await createLimiter(app, { max, timeWindow, cache: LOCAL_CLIENTS })
+    const local = await createLimiter(app, { max, timeWindow })
     const shared =
       redis &&
       (await createLimiter(app, {
@@ -48,14 +44,3 @@ export const rateLimit = fastifyPlugin(
     })
   },
 )
-
-/** In a scope of its own: the plugin has one store, and decorates the scope it is registered in. */
-async function createLimiter(app: FastifyInstance, options: RateLimitPluginOptions) {
-  let limiter: ReturnType<FastifyInstance['createRateLimit']> | undefined
-  await app.register(async (scope) => {
-    await scope.register(fastifyRateLimit, { global: false, ...options })
-    limiter = scope.createRateLimit()
-  })
-  if (limiter === undefined) throw new Error('the rate limiter was not made')
-  return limiter
-}

@@ -1,5 +1,6 @@
 import { createHmac, createSecretKey, type KeyObject, timingSafeEqual } from 'node:crypto'
 import { fastifyPlugin } from 'fastify-plugin'
+import { createLimiter } from './limiter.ts'
 import { Problem } from './problem.ts'
 
 const HEX_SHA256 = /^[0-9a-f]{64}$/i
@@ -9,30 +10,52 @@ const CHALLENGE = { 'www-authenticate': 'HMAC-SHA256 header="X-Signature"' }
 
 /**
  * Lets only requests pass whose `X-Signature` is the HMAC-SHA256 (RFC 2104) of the exact bytes of
- * the body, keyed with the shared secret.
+ * the body, keyed with one of the shared secrets. A client that fails too often is told to wait;
+ * counted in this process, so that a flood costs no trip to Redis. Well-signed requests from its
+ * address pass all the same: others may share it.
+ *
+ * @param options `maxFailures`: of a client in `windowMs`
  */
-export const signature = fastifyPlugin(async (app, { secret }: { secret: string }) => {
-  // Made once: preparing the key costs several times as much as hashing a small body.
-  const key = createSecretKey(Buffer.from(secret, 'utf8'))
+export const signature = fastifyPlugin(
+  async (app, options: { secrets: string[]; maxFailures: number; windowMs: number }) => {
+    // Made once: preparing a key costs several times as much as hashing a small body.
+    const keys = options.secrets.map((secret) => createSecretKey(Buffer.from(secret, 'utf8')))
+    const { maxFailures: max, windowMs: timeWindow } = options
+    const countFailure = await createLimiter(app, { max, timeWindow })
 
-  app.addHook('preHandler', async (request) => {
-    const given = request.headers['x-signature']
-    if (given === undefined) {
-      throw new Problem('signature-missing', 'X-Signature is required.', { headers: CHALLENGE })
-    }
-    if (!isSignatureOf(key, request.rawBody, String(given))) {
+    app.addHook('preHandler', async (request) => {
+      const given = request.headers['x-signature']
+      if (isSignedWithAny(keys, request.rawBody, given)) return
+      const failures = await countFailure(request)
+      if (!failures.isAllowed && failures.isExceeded) {
+        const wait = Math.max(1, failures.ttlInSeconds)
+        throw new Problem('rate-limit-exceeded', `Too many wrong signatures; wait ${wait} s.`, {
+          headers: { 'retry-after': String(wait) },
+        })
+      }
+      if (given === undefined) {
+        throw new Problem('signature-missing', 'X-Signature is required.', { headers: CHALLENGE })
+      }
       throw new Problem(
         'signature-invalid',
         'X-Signature must be the HMAC-SHA256 of the exact body bytes, as 64 hex digits.',
         { headers: CHALLENGE },
       )
-    }
-  })
-})
+    })
+  },
+)
 
-/** Compares in constant time, so that the answer's delay tells nothing about the right signature. */
-function isSignatureOf(key: KeyObject, body: Buffer, given: string): boolean {
-  if (!HEX_SHA256.test(given)) return false
-  const expected = createHmac('sha256', key).update(body).digest()
-  return timingSafeEqual(expected, Buffer.from(given, 'hex'))
+/**
+ * Compares in constant time, with every key: so the answer's delay tells nothing about the right
+ * signature or the key that made it.
+ */
+function isSignedWithAny(keys: KeyObject[], body: Buffer, given: unknown): boolean {
+  if (typeof given !== 'string' || !HEX_SHA256.test(given)) return false
+  const bytes = Buffer.from(given, 'hex')
+  let isSigned = false
+  for (const key of keys) {
+    const expected = createHmac('sha256', key).update(body).digest()
+    isSigned = timingSafeEqual(expected, bytes) || isSigned
+  }
+  return isSigned
 }

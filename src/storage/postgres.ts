@@ -15,6 +15,7 @@ export interface PostgresPool {
    *
    * @throws {DeadlineError} if it is not answered within `QUERY_DEADLINE_MS`; what became of it is
    * then unknown, as after a lost connection
+   * @throws {PoolFullError} at once, if there are `MAX_QUERIES_AT_WORK` already
    * @throws Postgres's own error, rather than drizzle's, which repeats the query's values
    */
   run<T>(query: (database: Database) => Promise<T>): Promise<T>
@@ -29,6 +30,12 @@ const CLOSE_TIMEOUT_SECONDS = 2
 /** A request asks at most three times: all together, it is answered within 10 s. */
 const QUERY_DEADLINE_MS = 3_000
 
+/**
+ * Queries at work and in the queue for a connection, together: what Postgres does in about half a
+ * second. More would only wait longer, in memory.
+ */
+const MAX_QUERIES_AT_WORK = 1_000
+
 /** A second at most until the connections are tried anew, however long Postgres was gone. */
 const CONNECT_TIMEOUT_SECONDS = 1
 const RECONNECT_DELAY_SECONDS = 0.2
@@ -41,8 +48,15 @@ const RECONNECT_DELAY_SECONDS = 0.2
 const FAILURES_BEFORE_REPLACEMENT = 10
 const MIN_REPLACEMENT_INTERVAL_MS = 1_000
 
+/** The pool has as much to do as it can finish in time. */
+export class PoolFullError extends Error {
+  override name = 'PoolFullError'
+  readonly statusCode = 503
+}
+
 /** Opens a pool that connects on demand. @param url `postgres://…` */
 export function openPostgres(url: string, log: Logger): PostgresPool {
+  let queriesAtWork = 0
   let failuresInARow = 0
   let replacedAt = performance.now()
   let { client, database } = connect(url)
@@ -64,6 +78,8 @@ export function openPostgres(url: string, log: Logger): PostgresPool {
 
   return {
     async run(query) {
+      if (queriesAtWork >= MAX_QUERIES_AT_WORK) throw new PoolFullError('the queue is full')
+      queriesAtWork++
       const used = client
       try {
         const answer = query(database)
@@ -74,6 +90,8 @@ export function openPostgres(url: string, log: Logger): PostgresPool {
         const cause = error instanceof DrizzleQueryError ? error.cause : error
         if (used === client) note(cause)
         throw cause
+      } finally {
+        queriesAtWork--
       }
     },
     close: () => client.end({ timeout: CLOSE_TIMEOUT_SECONDS }),

@@ -10,7 +10,8 @@ describe('the settings', () => {
       production: false,
       host: '127.0.0.1',
       port: 8080,
-      hmacSecret: 'super-secret-key',
+      hmacSecrets: ['super-secret-key'],
+      maxSignatureFailures: 100,
       databaseUrl: undefined,
       redisUrl: undefined,
       rateLimit: { max: 10, windowMs: 60_000 },
@@ -34,7 +35,16 @@ describe('the settings', () => {
     ['PORT', 'http', 'PORT must be an integer from 0 to 65535'],
     ['PORT', '65536', 'PORT must be an integer from 0 to 65535'],
     ['PORT', '', 'PORT must be an integer from 0 to 65535'],
-    ['HMAC_SECRET', '', 'HMAC_SECRET must be a secret shared with the clients, not empty'],
+    ...['', 'a,', ',a', 'a,,b'].map((value) => [
+      'HMAC_SECRET',
+      value,
+      'HMAC_SECRET must be a secret shared with the clients, not empty, or several, separated by commas',
+    ]),
+    [
+      'SIGNATURE_FAILURES_MAX',
+      '0',
+      'SIGNATURE_FAILURES_MAX must be an integer from 1 to 1000000000',
+    ],
     ['DATABASE_URL', 'mysql://a/b', 'DATABASE_URL must be a URL that begins with postgres://'],
     [
       'REDIS_URL',
@@ -121,6 +131,10 @@ describe('the settings', () => {
       ],
       [
         { HMAC_SECRET: 's'.repeat(31) },
+        'HMAC_SECRET must be set, to 32 characters or more, in production',
+      ],
+      [
+        { HMAC_SECRET: `${'s'.repeat(32)},short` },
         'HMAC_SECRET must be set, to 32 characters or more, in production',
       ],
       [{ DATABASE_URL: undefined }, 'DATABASE_URL must be set in production'],

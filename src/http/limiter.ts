@@ -1,0 +1,22 @@
+import fastifyRateLimit, { type RateLimitPluginOptions } from '@fastify/rate-limit'
+import type { FastifyInstance } from 'fastify'
+
+/** Clients counted at once in this process: about 2 MB, and more than one window of one instance sees. */
+const LOCAL_CLIENTS = 10_000
+
+/**
+ * A counter of requests in a fixed window by client; a client is its IPv4 address or its IPv6 /64
+ * network. It counts in Redis if one is given, else in this process.
+ *
+ * @param options `max` requests in `timeWindow` ms
+ */
+export async function createLimiter(app: FastifyInstance, options: RateLimitPluginOptions) {
+  let limiter: ReturnType<FastifyInstance['createRateLimit']> | undefined
+  // In a scope of its own: the plugin has one store, and decorates the scope it is registered in.
+  await app.register(async (scope) => {
+    await scope.register(fastifyRateLimit, { global: false, cache: LOCAL_CLIENTS, ...options })
+    limiter = scope.createRateLimit()
+  })
+  if (limiter === undefined) throw new Error('the limiter was not made')
+  return limiter
+}
