@@ -1,7 +1,9 @@
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { fastify, LogController } from 'fastify'
 import type { Logger } from 'pino'
+import { trackConnections } from './http/connections.ts'
 import { answerClientError, answerError, errorHandler } from './http/error-handler.ts'
+import { heedExpectations } from './http/expectations.ts'
 import { gracefulClose } from './http/graceful-close.ts'
 import { idempotency } from './http/idempotency.ts'
 import { bodyCheck, jsonBody } from './http/json-body.ts'
@@ -14,7 +16,7 @@ import { signature } from './http/signature.ts'
 import type { IdempotencyStore } from './idempotency/store.ts'
 import { WaitingRoom } from './idempotency/waiting-room.ts'
 import { maxDecimalsKeyword } from './orders/order.ts'
-import { orderRoutes, recoverAnswer } from './orders/order-routes.ts'
+import { orderFingerprint, orderRoutes, recoverAnswer } from './orders/order-routes.ts'
 import type { OrdersRepository } from './orders/orders-repository.ts'
 import type { Settings } from './settings.ts'
 import type { RedisConnection } from './storage/redis.ts'
@@ -51,7 +53,8 @@ export async function buildApp(resources: AppResources) {
     http: { headersTimeout: HEADERS_TIMEOUT_MS, connectionsCheckingInterval: TIMEOUT_CHECK_MS },
     return503OnClosing: false, // gracefulClose answers with a problem document
     frameworkErrors: answerError,
-    clientErrorHandler: answerClientError,
+    clientErrorHandler: (error, socket) =>
+      answerClientError(error, socket, connections.isAtWork(socket)),
     ajv: {
       customOptions: {
         // A body is what it is: by default, members are dropped and "5" becomes 5.
@@ -65,10 +68,12 @@ export async function buildApp(resources: AppResources) {
     },
   }).withTypeProvider<TypeBoxTypeProvider>()
 
+  const connections = trackConnections(app.server)
+  heedExpectations(app.server, settings.maxBodyBytes)
   const waitingRoom = new WaitingRoom(idempotencyStore)
 
   await app.register(requestLog)
-  await app.register(gracefulClose)
+  await app.register(gracefulClose, { connections })
   await app.register(errorHandler)
   await app.register(overload)
   await app.register(methodNotAllowed)
@@ -86,6 +91,7 @@ export async function buildApp(resources: AppResources) {
     await signed.register(idempotency, {
       store: idempotencyStore,
       mismatchStatus: settings.idempotency.mismatchStatus,
+      fingerprint: orderFingerprint,
       waitMs: settings.idempotency.waitMs,
       waitingRoom,
       recover: (key) => recoverAnswer(orders, key),

@@ -29,11 +29,13 @@ const CLEAN_UP_LOCK = 0x636c65616e
  *
  * @param databaseUrl `postgres://…`, to which it opens one connection of its own
  * @returns what it did; undefined if another instance is at it
+ * @param signal ends it after the batch at work
  * @throws if Postgres fails; what was done until then is done
  */
 export async function cleanUp(
   databaseUrl: string,
   { keyRetentionDays }: { keyRetentionDays: number },
+  signal?: AbortSignal,
 ): Promise<CleanUpReport | undefined> {
   // The lock belongs to the session, and ends with it.
   const client = postgres(databaseUrl, { max: 1, onnotice: () => {} })
@@ -47,8 +49,8 @@ export async function cleanUp(
       releasedKeys:
         keyRetentionDays === 0
           ? 0
-          : await inBatches((limit) => releaseOldKeys(database, keyRetentionDays, limit)),
-      deletedRecords: await inBatches((limit) => deleteExpiredRecords(database, limit)),
+          : await inBatches((limit) => releaseOldKeys(database, keyRetentionDays, limit), signal),
+      deletedRecords: await inBatches((limit) => deleteExpiredRecords(database, limit), signal),
     }
   } finally {
     await client.end({ timeout: 1 })
@@ -58,34 +60,43 @@ export async function cleanUp(
 /**
  * Runs the clean-up again and again, first after one interval.
  *
- * @returns what stops it, once a run that is at work has ended
+ * @returns what stops it, once the batch that is at work has ended
  */
 export function scheduleCleanUp(
-  run: () => Promise<CleanUpReport | undefined>,
+  run: (signal: AbortSignal) => Promise<CleanUpReport | undefined>,
   log: Logger,
   everyMs = HOUR_MS,
 ): () => Promise<void> {
-  let running = Promise.resolve()
+  const stopping = new AbortController()
+  let running: Promise<void> | undefined
   const timer = setInterval(() => {
-    running = run().then(
-      (report) => {
-        if (report) log.info(report, 'cleaned up')
-      },
-      (error: unknown) => log.warn({ err: error }, 'the clean-up failed; the next one goes on'),
-    )
+    running ??= run(stopping.signal)
+      .then(
+        (report) => {
+          if (report) log.info(report, 'cleaned up')
+        },
+        (error: unknown) => log.warn({ err: error }, 'the clean-up failed; the next one goes on'),
+      )
+      .finally(() => {
+        running = undefined
+      })
   }, everyMs)
   return async () => {
     clearInterval(timer)
+    stopping.abort()
     await running
   }
 }
 
-async function inBatches(batch: (limit: number) => Promise<number>): Promise<number> {
+async function inBatches(
+  batch: (limit: number) => Promise<number>,
+  signal: AbortSignal | undefined,
+): Promise<number> {
   let total = 0
   for (;;) {
     const done = await batch(BATCH_SIZE)
     total += done
-    if (done < BATCH_SIZE) return total
+    if (done < BATCH_SIZE || signal?.aborted) return total
     await sleep(PAUSE_MS)
   }
 }

@@ -55,7 +55,7 @@ async function start(settings: Settings, logger: Logger): Promise<() => Promise<
       .catch((error) => {
         throw new StartError(listenFailure(error, settings))
       })
-    const stopCleaning = scheduleCleanUp(() => cleanUp(databaseUrl, settings), logger)
+    const stopCleaning = scheduleCleanUp((signal) => cleanUp(databaseUrl, settings, signal), logger)
     return async () => {
       await app.close()
       await stopCleaning()

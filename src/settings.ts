@@ -129,9 +129,6 @@ export function parseSettings(
   const trustedProxies = env.TRUST_PROXY?.split(',').map((proxy) => proxy.trim()) ?? []
   const broken = [
     ...(trustedProxies.every(isAddressOrRange) ? [] : [ruleOf('TRUST_PROXY')]),
-    ...(endsBeforeItsAnswer(env)
-      ? ['KEY_RETENTION_DAYS must not be shorter than IDEMPOTENCY_TTL_SECONDS']
-      : []),
     ...(production ? brokenProductionRules(env) : []),
   ]
   if (broken.length > 0) throw new StartError(broken.join('; '))
@@ -196,14 +193,6 @@ function brokenProductionRules(env: Environment): string[] {
     if (env[name] === undefined) broken.push(`${name} must be set in production`)
   }
   return broken
-}
-
-/** A key that is free for a new order while its old answer is still replayed would be two things. */
-function endsBeforeItsAnswer({
-  KEY_RETENTION_DAYS,
-  IDEMPOTENCY_TTL_SECONDS,
-}: Environment): boolean {
-  return KEY_RETENTION_DAYS > 0 && KEY_RETENTION_DAYS * DAY_SECONDS < IDEMPOTENCY_TTL_SECONDS
 }
 
 function isAddressOrRange(text: string): boolean {

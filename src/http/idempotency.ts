@@ -29,7 +29,7 @@ export interface IdempotencyOptions {
   methods?: string[]
   /** what the key belongs to, such as a tenant: the same key in two scopes is two keys; none */
   scope?: (request: FastifyRequest) => string
-  /** what tells the same request; method, route, parameters and body */
+  /** what tells the same request; method, route, parameters, query and parsed body */
   fingerprint?: (request: FastifyRequest) => string
   /** whether an answer of this status is remembered, rather than its key freed; below 500 */
   remembers?: (statusCode: number) => boolean
@@ -79,8 +79,14 @@ export const idempotency = fastifyPlugin(async (app, options: IdempotencyOptions
     if (!methods.includes(request.method)) return
     const key = keyOf(request, required)
     if (key === undefined) return
-    const storeKey = scope ? `${encodeURIComponent(scope(request))}:${key}` : key
-    const current = new IdempotentRequest(key, storeKey, fingerprint(request), mismatchStatus)
+    // No key has a comma in it: the key of a scope is never another's.
+    const storeKey = scope ? `${encodeURIComponent(scope(request))},${key}` : key
+    const current = new IdempotentRequest(
+      key,
+      storeKey,
+      fingerprintOrRefusal(request),
+      mismatchStatus,
+    )
     request.idempotency = current
 
     let claim = await look(current, request)
@@ -109,6 +115,15 @@ export const idempotency = fastifyPlugin(async (app, options: IdempotencyOptions
     if (request.idempotency?.isReplay) reply.header('idempotency-replayed', 'true')
     settlers.get(request)?.(payload)
   })
+
+  function fingerprintOrRefusal(request: FastifyRequest): string {
+    try {
+      return fingerprint(request)
+    } catch (error) {
+      request.log.debug({ err: error }, 'the request has no fingerprint')
+      throw new Problem('bad-request', 'The body has no canonical form: is a number too large?')
+    }
+  }
 
   /** Claims the key; what stands in the way is refused only if the durable record agrees. */
   async function look(current: IdempotentRequest, request: FastifyRequest): Promise<Claim> {
@@ -185,13 +200,15 @@ export const idempotency = fastifyPlugin(async (app, options: IdempotencyOptions
     const { storeKey, fingerprint, token } = current
     let settled = false
 
+    // Where nothing else is durable, a repeat after the lease would run the handler again.
+    const level = recover ? 'debug' : 'warn'
     const onFailure = (error: unknown) =>
-      request.log.debug({ err: error }, 'the store does not know how the request ended')
+      request.log[level]({ err: error }, 'the store does not know how the request ended')
     const abandon = () => void store.abandon(storeKey, token).catch(onFailure)
 
     const heartbeat = setInterval(async () => {
       // Taken from Fastify by the handler, and closed without an answer.
-      if (reply.sent && reply.raw.closed) return settle()
+      if (reply.sent && reply.raw.closed) return giveUp()
       const claim = await store.claim(storeKey, fingerprint, token).catch(onFailure)
       if (settled && claim?.state === 'new') abandon()
       if (!claim || claim.state === 'new') return
@@ -199,11 +216,12 @@ export const idempotency = fastifyPlugin(async (app, options: IdempotencyOptions
       request.log.warn('the lease was lost to another request while the handler ran')
     }, store.leaseMs / RENEWALS_PER_LEASE).unref()
 
-    function settle(payload?: unknown): void {
+    function settle(sent?: unknown): void {
       if (settled) return
       settled = true
       clearInterval(heartbeat)
       reply.raw.off('close', onClose)
+      const payload = sent ?? '' // 204 has none
       if (!isRemembered(payload)) {
         abandon()
         return
@@ -212,6 +230,13 @@ export const idempotency = fastifyPlugin(async (app, options: IdempotencyOptions
       const headers = replayedHeadersOf(reply, replayedHeaders)
       const answer = { statusCode, headers, body: payload }
       store.complete(storeKey, token, { fingerprint, answer }).catch(onFailure)
+    }
+
+    function giveUp(): void {
+      if (settled) return
+      settled = true
+      clearInterval(heartbeat)
+      abandon()
     }
 
     /** Not streams, which are read once; nor a refusal for the sake of another request's key. */
@@ -226,7 +251,7 @@ export const idempotency = fastifyPlugin(async (app, options: IdempotencyOptions
 
     // A client that goes away does not stop its request; a handler that gives up the reply does.
     const onClose = () => {
-      if (reply.sent) settle()
+      if (reply.sent) giveUp()
     }
     reply.raw.once('close', onClose)
     return settle
@@ -259,6 +284,7 @@ function headerLines(request: FastifyRequest, name: string): string[] {
   return rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1]?.toLowerCase() === name)
 }
 
-function defaultFingerprint({ method, routeOptions, url, params, body }: FastifyRequest): string {
-  return fingerprintOf({ method, path: routeOptions.url ?? url, params, body })
+function defaultFingerprint(request: FastifyRequest): string {
+  const { method, routeOptions, url, params, query, body } = request
+  return fingerprintOf({ method, path: routeOptions.url ?? url, params, query, body })
 }

@@ -1,5 +1,6 @@
-import fastifyRateLimit, { type RateLimitPluginOptions } from '@fastify/rate-limit'
-import type { FastifyInstance } from 'fastify'
+import { isIP } from 'node:net'
+import fastifyRateLimit, { normalizeIP, type RateLimitPluginOptions } from '@fastify/rate-limit'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 
 /** Clients counted at once in this process: about 2 MB, and more than one window of one instance sees. */
 const LOCAL_CLIENTS = 10_000
@@ -14,9 +15,20 @@ export async function createLimiter(app: FastifyInstance, options: RateLimitPlug
   let limiter: ReturnType<FastifyInstance['createRateLimit']> | undefined
   // In a scope of its own: the plugin has one store, and decorates the scope it is registered in.
   await app.register(async (scope) => {
-    await scope.register(fastifyRateLimit, { global: false, cache: LOCAL_CLIENTS, ...options })
+    await scope.register(fastifyRateLimit, {
+      global: false,
+      cache: LOCAL_CLIENTS,
+      keyGenerator: clientOf,
+      ...options,
+    })
     limiter = scope.createRateLimit()
   })
   if (limiter === undefined) throw new Error('the limiter was not made')
   return limiter
+}
+
+/** The client's address or network. Some proxies add its port, and anybody can send them nonsense. */
+function clientOf({ ip, socket }: FastifyRequest): string {
+  const address = ip.replace(/^\[(.*)\](:\d+)?$/, '$1').replace(/^([\d.]+):\d+$/, '$1')
+  return normalizeIP(isIP(address) ? address : (socket.remoteAddress ?? ''))
 }

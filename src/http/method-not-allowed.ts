@@ -4,7 +4,7 @@ import { Problem } from './problem.ts'
 
 /**
  * Answers 405 with `Allow` (RFC 9110 §15.5.6) wherever a path has routes but not for the method.
- * Registered before the routes, it learns of them; `fillIn`, called after them, adds the refusals.
+ * Registered before the routes, it learns of them; `refuseOtherMethods`, after them, adds the refusals.
  */
 export const methodNotAllowed = fastifyPlugin(async (app) => {
   const taken = new Map<string, Set<string>>()
@@ -20,7 +20,8 @@ export const methodNotAllowed = fastifyPlugin(async (app) => {
       app.route({
         method: app.supportedMethods.filter((method) => !methods.has(method)),
         url,
-        handler: async (request) => {
+        // Before the body, which is nobody's business here.
+        onRequest: async (request) => {
           throw new Problem(
             'method-not-allowed',
             `${pathOf(request)} takes ${allow}, not ${request.method}.`,
@@ -29,6 +30,7 @@ export const methodNotAllowed = fastifyPlugin(async (app) => {
             },
           )
         },
+        handler: () => {},
       })
     }
   })

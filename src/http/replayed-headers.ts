@@ -2,7 +2,9 @@ import type { FastifyReply } from 'fastify'
 
 /** What tells of the answer rather than of one delivery of it. */
 export const DEFAULT_REPLAYED_HEADERS = [
+  'cache-control',
   'content-disposition',
+  'content-encoding',
   'content-language',
   'content-location',
   'content-type',
@@ -10,6 +12,7 @@ export const DEFAULT_REPLAYED_HEADERS = [
   'last-modified',
   'link',
   'location',
+  'vary',
 ]
 
 /**

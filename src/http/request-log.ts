@@ -11,22 +11,25 @@ export function requestIdOf(request: Pick<IncomingMessage, 'headers'>): string {
   return typeof given === 'string' && WELL_FORMED_ID.test(given) ? given : randomUUID()
 }
 
-/** Returns the request's id in `X-Request-Id` and logs one line a request, without its contents. */
+/**
+ * Returns the request's id in `X-Request-Id` and logs one line a request, without its contents, when
+ * its answer is sent or its client has gone away; the request itself may then still come to its end.
+ */
 export const requestLog = fastifyPlugin(async (app) => {
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id)
-  })
-
-  app.addHook('onResponse', async (request, reply) => {
-    request.log.info(
-      {
-        method: request.method,
-        route: request.routeOptions.url,
-        status: reply.statusCode,
-        duration_ms: Math.round(reply.elapsedTime * 1000) / 1000,
-        idempotency: request.idempotency?.outcome,
-      },
-      'request',
-    )
+    reply.raw.once('close', () => {
+      const isAnswered = reply.raw.writableFinished
+      request.log.info(
+        {
+          method: request.method,
+          route: request.routeOptions.url,
+          ...(isAnswered ? { status: reply.statusCode } : { aborted: true }),
+          duration_ms: Math.round(reply.elapsedTime * 1000) / 1000,
+          idempotency: request.idempotency?.outcome,
+        },
+        'request',
+      )
+    })
   })
 })

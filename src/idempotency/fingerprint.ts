@@ -11,6 +11,8 @@ export interface FingerprintInput {
   path: string
   /** the values in the path, if it has any */
   params?: unknown
+  /** the values behind the path, if it has any */
+  query?: unknown
   /** a value that came from JSON, or bytes, which count as they are */
   body: unknown
 }
@@ -20,12 +22,17 @@ export interface FingerprintInput {
  * canonical form (RFC 8785), so that member order and white space do not matter.
  *
  * @returns `v1:` and 64 hex digits
+ * @throws {Error} if the body has no canonical form: JSON has no infinite number
  * @see draft-ietf-httpapi-idempotency-key-header-07 §2.4
  */
-export function fingerprintOf({ method, path, params, body }: FingerprintInput): string {
-  const hasParams = typeof params === 'object' && params !== null && Object.keys(params).length > 0
-  const target = hasParams ? `${path} ${canonicalize(params)}` : path
-  const hash = createHash('sha256').update(`${method} ${target}\n`)
+export function fingerprintOf({ method, path, params, query, body }: FingerprintInput): string {
+  const target = [method, path, ...[params, query].map(canonicalUnlessEmpty)].join(' ').trimEnd()
+  const hash = createHash('sha256').update(`${target}\n`)
   hash.update(Buffer.isBuffer(body) ? body : (canonicalize(body) ?? ''))
   return `${VERSION}:${hash.digest('hex')}`
 }
+
+const canonicalUnlessEmpty = (values: unknown) =>
+  typeof values === 'object' && values !== null && Object.keys(values).length > 0
+    ? canonicalize(values)
+    : ''

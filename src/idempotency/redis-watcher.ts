@@ -29,10 +29,11 @@ export function createRedisWatcher(redis: Redis): RedisWatcher {
   const prefix = redis.options.keyPrefix ?? ''
   const topics = new Map<string, Topic>()
   let subscriber: Redis | undefined
+  let connecting: Promise<void> | undefined
 
   function connection(): Redis {
     if (subscriber) return subscriber
-    subscriber = redis.duplicate({ autoResubscribe: false })
+    subscriber = redis.duplicate({ autoResubscribe: false, lazyConnect: false })
     subscriber.on('error', () => {}) // the other connection tells of them
     subscriber.on('message', (channel: string) => notify(channel.slice(prefix.length)))
     subscriber.on('ready', () => void resubscribe())
@@ -44,7 +45,11 @@ export function createRedisWatcher(redis: Redis): RedisWatcher {
   async function resubscribe(): Promise<void> {
     const names = [...topics.keys()]
     if (names.length === 0) return
-    await subscriber?.subscribe(...names.map((name) => prefix + name)).catch(() => {})
+    try {
+      await subscriber?.subscribe(...names.map((name) => prefix + name))
+    } catch {
+      subscriber?.disconnect(true) // and comes back here when it is ready again
+    }
     for (const name of names) notify(name)
   }
 
@@ -79,7 +84,12 @@ export function createRedisWatcher(redis: Redis): RedisWatcher {
 
   async function subscribe(name: string): Promise<void> {
     const client = connection()
-    if (client.status !== 'ready') await readiness(client)
+    if (client.status !== 'ready') {
+      connecting ??= readiness(client).finally(() => {
+        connecting = undefined
+      })
+      await connecting
+    }
     await client.subscribe(prefix + name)
   }
 
@@ -108,6 +118,7 @@ export function createRedisWatcher(redis: Redis): RedisWatcher {
 /** Resolves when the connection can be used; rejects when its attempt to connect has failed. */
 function readiness(client: Redis): Promise<void> {
   return new Promise((resolve, reject) => {
+    if (client.status === 'end') reject(new Error('the connection has ended'))
     const settle = (act: () => void) => () => {
       client.off('ready', onReady)
       client.off('close', onClose)

@@ -51,15 +51,18 @@ export class WaitingRoom {
     let hasChanged = false
     let hasEnded = false
     let wake = () => {}
-    let unwatch = () => {}
+    const woken = () =>
+      new Promise<void>((resolve) => {
+        wake = resolve
+      })
+    const watching = this.#watch(key, () => {
+      hasChanged = true
+      wake()
+    })
     const timer = setTimeout(() => waiter.end(), ms)
     const waiter: Waiter = {
       changed: async () => {
-        if (!hasChanged && !hasEnded) {
-          await new Promise<void>((resolve) => {
-            wake = resolve
-          })
-        }
+        if (!hasChanged && !hasEnded) await woken()
         hasChanged = false
         return !hasEnded
       },
@@ -69,15 +72,12 @@ export class WaitingRoom {
       },
       leave: () => {
         clearTimeout(timer)
-        unwatch()
         this.#waiters.delete(waiter)
+        void watching.then((unwatch) => unwatch())
       },
     }
     this.#waiters.add(waiter)
-    unwatch = await this.#watch(key, () => {
-      hasChanged = true
-      wake()
-    })
+    await Promise.race([watching, woken()])
     return waiter
   }
 

@@ -1,4 +1,6 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import type { FastifyRequest } from 'fastify'
+import { fingerprintOf } from '../idempotency/fingerprint.ts'
 import type { Answer, AnsweredRequest } from '../idempotency/store.ts'
 import { OrderInput } from './order.ts'
 import type { Order, OrdersRepository } from './orders-repository.ts'
@@ -20,6 +22,11 @@ export const orderRoutes: FastifyPluginAsyncTypebox<{ orders: OrdersRepository }
     const { statusCode, headers, body } = answerOf(order)
     return reply.code(statusCode).headers(headers).send(body)
   })
+}
+
+/** What tells the same order; a query is nothing to it. */
+export function orderFingerprint({ method, routeOptions, url, body }: FastifyRequest): string {
+  return fingerprintOf({ method, path: routeOptions.url ?? url, body })
 }
 
 /** Rebuilds the answer that the order under this key got, if there is one. */

@@ -64,14 +64,18 @@ const SHARED_DIRECTORY = '/var/lib/order-once'
  * Starts the Postgres that lives in `dataDir`, creating it at first, or takes over the one that a
  * killed service left running.
  *
+ * @param onLost called when Postgres ends, or lets go of us, without being told to
  * @throws StartError if another service is using `dataDir`, if this platform has no Postgres, or if
  * Postgres does not start.
  */
-export async function startEmbeddedPostgres(dataDir: string): Promise<EmbeddedPostgres> {
+export async function startEmbeddedPostgres(
+  dataDir: string,
+  onLost: () => void = () => {},
+): Promise<EmbeddedPostgres> {
   try {
     const cluster = await openCluster(dataDir)
     const password = await fs.readFile(join(cluster.directory, 'password'), 'utf8')
-    return await startAndLock(cluster, password, dataDir)
+    return await startAndLock(cluster, password, dataDir, onLost)
   } catch (error) {
     if (error instanceof StartError) throw error
     const reason = error instanceof Error ? error.message : String(error)
@@ -89,15 +93,30 @@ async function startAndLock(
   cluster: Cluster,
   password: string,
   dataDir: string,
+  onLost: () => void,
 ): Promise<EmbeddedPostgres> {
   const settle = AbortSignal.timeout(SETTLE_MS)
   let started = false
+  let owning = false
+  const onClose = () => {
+    if (owning) onLost()
+  }
   let failure: unknown = new Error('Postgres refuses our connection')
   for (;;) {
     const port = readPidFile(cluster)?.port
     const url = `postgres://${USER}:${password}@127.0.0.1:${port}/${DATABASE}`
-    const lock = port && (await acquireLock(url, dataDir))
-    if (lock) return { url, directory: cluster.directory, stop: () => stop(cluster, lock) }
+    const lock = port && (await acquireLock(url, dataDir, onClose))
+    if (lock) {
+      owning = true
+      return {
+        url,
+        directory: cluster.directory,
+        stop: () => {
+          owning = false
+          return stop(cluster, lock)
+        },
+      }
+    }
     if (settle.aborted) {
       // Nobody can have taken it over, for it lets nobody in.
       if (started) await pgCtl(cluster, 'stop', '-m', 'fast')
@@ -120,9 +139,18 @@ async function startAndLock(
  * nothing is left behind that a later start would have to judge. Returns undefined if no Postgres of
  * ours answers at `url`.
  */
-async function acquireLock(url: string, dataDir: string): Promise<postgres.Sql | undefined> {
-  // Without a maximum lifetime: by default the client replaces a connection after 30 to 60 minutes.
-  const lock = postgres(url, { max: 1, max_lifetime: null, fetch_types: false, connect_timeout: 5 })
+async function acquireLock(
+  url: string,
+  dataDir: string,
+  onclose: () => void,
+): Promise<postgres.Sql | undefined> {
+  const lock = postgres(url, {
+    max: 1,
+    max_lifetime: null, // by default the client replaces a connection after 30 to 60 minutes
+    fetch_types: false,
+    connect_timeout: 5,
+    onclose,
+  })
   const patience = AbortSignal.timeout(RELEASE_MS)
   try {
     while (!patience.aborted) {

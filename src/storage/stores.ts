@@ -33,7 +33,10 @@ export async function openStores(settings: Settings, log: Logger): Promise<Store
     if (url === undefined) {
       // Loaded only where it is used: production installs need not have it.
       const { startEmbeddedPostgres } = await import('./embedded-postgres.ts')
-      const embedded = await startEmbeddedPostgres(settings.dataDir)
+      const embedded = await startEmbeddedPostgres(settings.dataDir, () => {
+        // Uncaught, it ends the process in good order; whoever started the service starts it anew.
+        throw new Error('the embedded Postgres has ended')
+      })
       closers.push(() => embedded.stop())
       url = embedded.url
       log.info(`orders are kept in an embedded Postgres in ${embedded.directory} (${reason})`)

@@ -2,7 +2,7 @@ import { Redis } from 'ioredis'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { newKey, ORDER, open, send, sendAll } from '../support/client.ts'
 import { createGate, type Gate } from '../support/gate.ts'
-import { type PrivateRedis, startPrivateRedis } from '../support/private-redis.ts'
+import { redisServer, startPrivateRedis } from '../support/private-redis.ts'
 import { createTestStores, startInstance, type Variation } from '../support/service.ts'
 import { hasRedis } from '../support/stores.ts'
 import { until } from '../support/until.ts'
@@ -246,9 +246,11 @@ describe.runIf(hasRedis)('duplicates that wait, on Redis', () => {
     gate.open()
     expect((await behind).text).toBe((await ahead).text)
   })
+})
 
+describe.runIf(redisServer)('duplicates that wait, on a Redis of their own', () => {
   test('are told of what they missed while their subscription was lost', async () => {
-    const privateRedis = (await startPrivateRedis()) as PrivateRedis
+    const privateRedis = await startPrivateRedis()
     const redis = new Redis(privateRedis.url)
     onTestFinished(async () => {
       redis.disconnect()

@@ -118,6 +118,49 @@ describe('the idempotency plugin', () => {
     expect(runs()).toBe(1)
   })
 
+  test('replays an answer without a body', async () => {
+    const { app, runs } = await createApp((_request, reply) => reply.code(204).send())
+    await post(app)
+    expect(await post(app)).toMatchObject({ statusCode: 204, body: '' })
+    expect(runs()).toBe(1)
+  })
+
+  test('replays an encoded body with its Content-Encoding', async () => {
+    const { app } = await createApp((_request, reply) =>
+      reply.header('content-encoding', 'gzip').send(Buffer.from([0x1f, 0x8b])),
+    )
+    await post(app)
+    expect((await post(app)).headers['content-encoding']).toBe('gzip')
+  })
+
+  test('leaves the errors of its application as they are', async () => {
+    const { app } = await createApp(() => {
+      throw Object.assign(new Error('Pay first.'), { statusCode: 402 })
+    })
+    expect((await post(app)).json()).toEqual({
+      type: 'about:blank',
+      title: 'Payment Required',
+      status: 402,
+      detail: 'Pay first.',
+    })
+  })
+
+  test('tells another query under the key, and refuses a body without canonical form', async () => {
+    const { app } = await createApp(() => 'done')
+    await post(app)
+    const headers = { 'idempotency-key': 'key' }
+    const url = '/things/1?a=2'
+    const other = await app.inject({ method: 'POST', url, payload: { a: 1 }, headers })
+    expect(other.json().code).toBe('idempotency-key-reused')
+    const infinite = await app.inject({
+      method: 'POST',
+      url: '/things/1',
+      payload: '{"a":1e400}',
+      headers: { ...headers, 'content-type': 'application/json' },
+    })
+    expect(infinite).toMatchObject({ statusCode: 400 })
+  })
+
   test('tells another body, another parameter and another route under the key', async () => {
     const { app, runs } = await createApp(() => 'done')
     await post(app)

@@ -2,8 +2,10 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { describe, expect, test } from 'vitest'
 import { PROBLEMS } from '../../src/http/problem.ts'
-import { newKey, send } from '../support/client.ts'
+import { newKey, ORDER, send, sign } from '../support/client.ts'
+import { createGate } from '../support/gate.ts'
 import { startService } from '../support/service.ts'
+import { until } from '../support/until.ts'
 
 const get = (port: number, path: string, accept?: string) =>
   send(port, {
@@ -63,6 +65,64 @@ describe('a problem document', () => {
     const reply = await send(port, { path: '/problems/overloaded' })
     expect(reply.status).toBe(405)
     expect(reply.headers.allow).toBe('GET, HEAD')
+  })
+
+  test.each([
+    ['malformed JSON', { body: '{bad' }],
+    ['no JSON at all', { headers: { 'content-type': 'text/xml' } }],
+    ['a malformed Content-Type', { headers: { 'content-type': 'not a media type' } }],
+    ['a body that is too large', { body: ' '.repeat(100_000) }],
+  ])('answers 404 and 405 to %s too', async (_name, wrong) => {
+    const { port } = await startService()
+    expect(await send(port, { path: '/nope', ...wrong })).toMatchObject({
+      status: 404,
+      json: { code: 'not-found' },
+    })
+    expect(await send(port, { method: 'PUT', ...wrong })).toMatchObject({
+      status: 405,
+      json: { code: 'method-not-allowed' },
+    })
+  })
+
+  test('passes over an expectation that it does not know', async () => {
+    const { port } = await startService()
+    expect((await send(port, { headers: { expect: 'foo' } })).status).toBe(201)
+  })
+
+  test('answers 413 rather than 100 to the announcement of a body that is too large', async () => {
+    const { port } = await startService()
+    const announce = (length: number) =>
+      `POST /orders HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: ${length}\r\n\r\n`
+    expect(await sendRaw(port, announce(65_537))).toMatch(/^HTTP\/1\.1 413 /)
+    const body = '{}'.padEnd(65_536)
+    expect(
+      await sendRaw(
+        port,
+        `${announce(65_536).replace('Expect', 'Connection: close\r\nExpect')}${body}`,
+      ),
+    ).toMatch(/^HTTP\/1\.1 100 Continue\r\n\r\nHTTP\/1\.1 401 /)
+  })
+
+  test('does not take garbage behind a request at work for a second request to answer', async () => {
+    const gate = createGate()
+    const { port } = await startService({
+      orders: (orders) => ({
+        ...orders,
+        insertOnce: async (order) => {
+          await gate.pass()
+          return orders.insertOnce(order)
+        },
+      }),
+    })
+    const key = newKey()
+    const body = JSON.stringify(ORDER)
+    const answer = sendRaw(
+      port,
+      `POST /orders HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nIdempotency-Key: ${key}\r\nX-Signature: ${sign(body)}\r\nContent-Length: ${body.length}\r\n\r\n${body}GARBAGE\r\n\r\n`,
+    )
+    expect(await answer).toBe('')
+    gate.open()
+    await until(async () => (await send(port, { key })).headers['idempotency-replayed'] === 'true')
   })
 
   test('answers a URL that cannot be decoded', async () => {
@@ -137,6 +197,15 @@ describe('GET /problems/<code>', () => {
       status: 404,
       json: { code: 'not-found' },
     })
+  })
+
+  test('allows its page no script, no frame and no other host', async () => {
+    const { port } = await startService()
+    const { headers } = await get(port, '/problems/overloaded', 'text/html')
+    expect(headers['content-security-policy']).toMatch(
+      /^default-src 'none';style-src 'sha256-[\w+/]{43}='$/,
+    )
+    expect(headers['x-content-type-options']).toBe('nosniff')
   })
 
   test('needs no signature and is not limited', async () => {

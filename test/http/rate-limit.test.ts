@@ -80,6 +80,20 @@ describe.each(hasRedis ? ['memory', 'redis'] : ['memory'])('the rate limit in %s
     expect((await send(doubting.port, from('203.0.113.2'))).status).toBe(429)
   })
 
+  test('knows a client by its address, whatever port or nonsense its proxy adds', async () => {
+    const { port } = await startService({
+      redis,
+      env: { RATE_LIMIT_MAX: '1', TRUST_PROXY: '127.0.0.1' },
+    })
+    const from = (address: string) => send(port, { headers: { 'x-forwarded-for': address } })
+    expect((await from('203.0.113.1')).status).toBe(201)
+    expect((await from('203.0.113.1:5678')).status).toBe(429)
+    expect((await from('2001:db8::1')).status).toBe(201)
+    expect((await from('[2001:db8::2]:443')).status).toBe(429) // of the same /64
+    expect((await from('nonsense')).status).toBe(201)
+    expect((await from('other nonsense')).status).toBe(429)
+  })
+
   test('begins anew with the next window', async () => {
     const { port } = await startService({
       redis,

@@ -52,6 +52,25 @@ describe('the signature', () => {
     expect((await send(port, { body, signature: sign(body.trim()) })).status).toBe(401)
   })
 
+  test('is made with any of several secrets, so that clients can change from one to the next', async () => {
+    const { port } = await startService({ env: { HMAC_SECRET: 'old secret,new secret' } })
+    expect((await send(port, { secret: 'old secret' })).status).toBe(201)
+    expect((await send(port, { secret: 'new secret' })).status).toBe(201)
+    expect((await send(port, { secret: 'old secret,new secret' })).status).toBe(401)
+  })
+
+  test('that is wrong too often is answered with 429; right ones from the address still pass', async () => {
+    const { port } = await startService({ env: { SIGNATURE_FAILURES_MAX: '3' } })
+    const statuses = []
+    for (let i = 0; i < 5; i++) {
+      const reply = await send(port, { signature: i % 2 ? null : '0'.repeat(64) })
+      statuses.push(reply.status)
+      if (reply.status === 429) expect(reply.headers['retry-after']).toMatch(/^[1-9]\d?$/)
+    }
+    expect(statuses).toEqual([401, 401, 401, 429, 429])
+    expect((await send(port)).status).toBe(201)
+  })
+
   test('is made with the secret of HMAC_SECRET', async () => {
     const { port } = await startService({ env: { HMAC_SECRET: 'pässword' } })
     expect((await send(port, { secret: 'pässword' })).status).toBe(201)

@@ -76,3 +76,17 @@ test('the second of two signals ends the service at once; the next start takes o
   const next = await startProcess({ DATA_DIR })
   expect((await send(next.port)).status).toBe(201)
 })
+
+test('when its database dies, the service says so and ends; the next start has every order', async () => {
+  const DATA_DIR = await temporaryFolder()
+  const service = await startProcess({ DATA_DIR })
+  const key = newKey()
+  const first = await send(service.port, { key })
+  const postmaster = Number(readFileSync(postmasterPidFile(DATA_DIR), 'utf8').split('\n')[0])
+  process.kill(postmaster, 'SIGKILL')
+  expect(await service.ended).toBe(1)
+  expect(service.stdout()).toContain('the embedded Postgres has ended')
+
+  const next = await startProcess({ DATA_DIR })
+  expect(await send(next.port, { key })).toMatchObject({ status: 201, text: first.text })
+})

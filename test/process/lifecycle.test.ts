@@ -1,7 +1,8 @@
+import { once } from 'node:events'
 import { Agent } from 'node:http'
 import { connect } from 'node:net'
 import { describe, expect, test } from 'vitest'
-import { newKey, ORDER, SECRET, send, sign } from '../support/client.ts'
+import { newKey, ORDER, open, SECRET, send, sign } from '../support/client.ts'
 import { spawnService, startProcess } from '../support/process.ts'
 import {
   createEmptyDatabase,
@@ -90,12 +91,21 @@ describe.each(['SIGTERM', 'SIGINT'] as const)('on %s', (signal) => {
     expect(await service.ended).toBe(0)
   })
 
-  test('an idle connection does not hold up the end', async () => {
+  test.each([
+    ['an idle connection', 'GET /problems/overloaded HTTP/1.1\r\nHost: a\r\n\r\n'],
+    ['a connection on which nothing was ever sent', ''],
+    ['a connection that stopped in the middle of its headers', 'GET / HTTP/1.1\r\nHos'],
+  ])('%s does not hold up the end', async (_name, sent) => {
     const { url } = await emptiedDatabase()
     const service = await startProcess({ DATABASE_URL: url })
-    const agent = new Agent({ keepAlive: true })
-    await send(service.port, { agent })
+    const socket = connect(service.port, '127.0.0.1')
+    socket.on('error', () => {})
+    await once(socket, 'connect')
+    socket.write(sent)
+    // Whatever was sent before this has arrived.
+    expect((await send(service.port)).status).toBe(201)
     expect(await service.stop(signal)).toBe(0)
+    expect(service.stdout()).toContain('"closed"')
   })
 
   test('a second one ends the process at once, without waiting for requests', async () => {
@@ -175,6 +185,22 @@ describe('the log', () => {
     for (const secret of [key, SECRET, sign(JSON.stringify(ORDER)), 'user-1', 'book']) {
       expect(log).not.toContain(secret)
     }
+  })
+
+  test('has a line for a request whose client went away before its answer', async () => {
+    const { url, isWaiting, release } = await holdInserts()
+    const service = await startProcess({ DATABASE_URL: url })
+    const outgoing = open(service.port, { headers: { 'x-request-id': 'gone-1' } })
+    outgoing.on('error', () => {})
+    await until(isWaiting)
+    outgoing.destroy()
+    const lines = () => service.logLines().filter(({ reqId }) => reqId === 'gone-1')
+    await until(() => lines().length > 0)
+    await release()
+    await service.stop()
+    expect(lines()).toMatchObject([
+      { msg: 'request', method: 'POST', route: '/orders', aborted: true, idempotency: 'new' },
+    ])
   })
 
   test('does not take over a malformed X-Request-Id', async () => {

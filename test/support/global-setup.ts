@@ -5,7 +5,12 @@ import type { TestProject } from 'vitest/node'
 import { startEmbeddedPostgres } from '../../src/storage/embedded-postgres.ts'
 import { migrateDatabase } from '../../src/storage/migrate.ts'
 import { administer, createDatabase, TEMPLATE } from './database.ts'
-import { type PrivateRedis, startPrivateRedis } from './private-redis.ts'
+import {
+  type PrivateRedis,
+  redisServer,
+  startPrivateRedis,
+  startRedisContainer,
+} from './private-redis.ts'
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -36,15 +41,23 @@ export default async function setup(project: TestProject) {
   }
 }
 
-async function redisForTests(): Promise<PrivateRedis | undefined> {
+async function redisForTests(): Promise<Pick<PrivateRedis, 'url' | 'stop'> | undefined> {
+  if (redisServer === undefined) {
+    complain(
+      'THE TESTS THAT STOP A REDIS ARE LEFT OUT: no redis-server or valkey-server on the PATH.',
+    )
+  }
   const given = process.env.TEST_REDIS_URL
   if (given) return { url: given, stop: async () => {} }
-  const redis = await startPrivateRedis()
-  if (redis) return redis
+  const redis = redisServer ? await startPrivateRedis() : await startRedisContainer()
+  if (redis === undefined) {
+    complain('THE TESTS ON REDIS ARE LEFT OUT: no TEST_REDIS_URL, no redis-server, no Docker.')
+  }
+  return redis
+}
 
-  const missing =
-    'THE TESTS ON REDIS ARE LEFT OUT: no TEST_REDIS_URL, no redis-server or valkey-server on the PATH, no Docker.'
-  if (process.env.CI) throw new Error(missing)
-  console.error(`\n${missing}\n`)
-  return undefined
+/** Says loudly what cannot be tested here; in CI, where everything must be, that is a failure. */
+function complain(what: string): void {
+  if (process.env.CI) throw new Error(what)
+  console.error(`\n${what}\n`)
 }

@@ -7,22 +7,29 @@ import { until } from './until.ts'
 /** A Redis that belongs to whoever started it. */
 export interface PrivateRedis {
   url: string
+  /** stops it as SIGSTOP does: it holds its connections, and answers nothing */
+  freeze(): void
+  thaw(): void
   stop(): Promise<void>
 }
 
-/** Starts `redis-server` or `valkey-server` from the PATH, else a container; undefined without any. */
-export async function startPrivateRedis(givenPort?: number): Promise<PrivateRedis | undefined> {
+/** `redis-server` or `valkey-server`, whichever is on the PATH. */
+export const redisServer = ['redis-server', 'valkey-server'].find((name) => runs(name, '--version'))
+
+/** Starts a Redis of one's own, on the given or on a free port, that keeps nothing on disk. */
+export async function startPrivateRedis(givenPort?: number): Promise<PrivateRedis> {
+  if (redisServer === undefined) throw new Error('there is no redis-server on the PATH')
   const port = givenPort ?? (await freePort())
-  const server = ['redis-server', 'valkey-server'].find((name) => runs(name, '--version'))
-  if (server) {
-    const args = ['--port', `${port}`, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
-    return answering(port, spawn(server, args, { stdio: 'ignore' }))
-  }
-  if (runs('docker', 'info')) {
-    const args = ['run', '--rm', '--publish', `127.0.0.1:${port}:6379`, 'redis:7-alpine']
-    return answering(port, spawn('docker', args, { stdio: 'ignore' }))
-  }
-  return undefined
+  const args = ['--port', `${port}`, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
+  return whenReady(port, spawn(redisServer, args, { stdio: 'ignore' }))
+}
+
+/** Starts a Redis in a container; undefined without Docker. */
+export async function startRedisContainer(): Promise<PrivateRedis | undefined> {
+  if (!runs('docker', 'info')) return undefined
+  const port = await freePort()
+  const args = ['run', '--rm', '--publish', `127.0.0.1:${port}:6379`, 'redis:7-alpine']
+  return whenReady(port, spawn('docker', args, { stdio: 'ignore' }))
 }
 
 function runs(command: string, ...args: string[]): boolean {
@@ -34,7 +41,7 @@ function runs(command: string, ...args: string[]): boolean {
   }
 }
 
-async function answering(port: number, child: ChildProcess): Promise<PrivateRedis> {
+async function whenReady(port: number, child: ChildProcess): Promise<PrivateRedis> {
   const url = `redis://127.0.0.1:${port}`
   const redis = new Redis(url, { maxRetriesPerRequest: null })
   redis.on('error', () => {})
@@ -43,8 +50,11 @@ async function answering(port: number, child: ChildProcess): Promise<PrivateRedi
   redis.disconnect()
   return {
     url,
+    freeze: () => void child.kill('SIGSTOP'),
+    thaw: () => void child.kill('SIGCONT'),
     stop: async () => {
-      child.kill()
+      if (child.exitCode !== null || child.signalCode !== null) return
+      child.kill('SIGKILL') // it keeps nothing, and a frozen one hears nothing else
       await once(child, 'exit')
     },
   }
