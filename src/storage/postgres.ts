@@ -11,7 +11,8 @@ export type Database = PostgresJsDatabase
 /** The connections to Postgres. */
 export interface PostgresPool {
   /**
-   * Runs one query on the connections of the moment.
+   * Runs one query on the connections of the moment, and once more if its connection was cut: so
+   * the query must be one that may run twice.
    *
    * @throws {DeadlineError} if it is not answered within `QUERY_DEADLINE_MS`; what became of it is
    * then unknown, as after a lost connection
@@ -76,20 +77,29 @@ export function openPostgres(url: string, log: Logger): PostgresPool {
     if (performance.now() - replacedAt >= MIN_REPLACEMENT_INTERVAL_MS) replace()
   }
 
+  async function attempt<T>(query: (database: Database) => Promise<T>): Promise<T> {
+    const used = client
+    try {
+      const answer = query(database)
+      const result = await withDeadline(answer, QUERY_DEADLINE_MS, 'Postgres did not answer')
+      if (used === client) failuresInARow = 0
+      return result
+    } catch (error) {
+      const cause = error instanceof DrizzleQueryError ? error.cause : error
+      if (used === client) note(cause)
+      throw cause
+    }
+  }
+
   return {
     async run(query) {
       if (queriesAtWork >= MAX_QUERIES_AT_WORK) throw new PoolFullError('the queue is full')
       queriesAtWork++
-      const used = client
       try {
-        const answer = query(database)
-        const result = await withDeadline(answer, QUERY_DEADLINE_MS, 'Postgres did not answer')
-        if (used === client) failuresInARow = 0
-        return result
-      } catch (error) {
-        const cause = error instanceof DrizzleQueryError ? error.cause : error
-        if (used === client) note(cause)
-        throw cause
+        return await attempt(query).catch((error) => {
+          if (isCut(error)) return attempt(query)
+          throw error
+        })
       } finally {
         queriesAtWork--
       }
@@ -110,11 +120,16 @@ function connect(url: string) {
   return { client, database: drizzle(client) }
 }
 
-/** Whether the connection failed, rather than the query: an SQLSTATE is an answer. */
+/** Whether nothing came back, not even an error of Postgres's own. */
 function isUnanswered(error: unknown): boolean {
-  if (error instanceof DeadlineError) return true
-  const { code = '' } = error as { code?: string }
-  return !/^[0-9A-Z]{5}$/.test(code)
+  if (error instanceof postgres.PostgresError) return false
+  return error instanceof DeadlineError || typeof (error as { code?: unknown }).code === 'string'
+}
+
+/** Whether the connection was lost on the way, as when a server restarts (SQLSTATE class 57P). */
+function isCut(error: unknown): boolean {
+  if (error instanceof postgres.PostgresError) return error.code.startsWith('57P')
+  return isUnanswered(error) && !(error instanceof DeadlineError)
 }
 
 /** How long a database that was started together with the service may take to answer. */
