@@ -3,6 +3,7 @@ import { Agent } from 'node:http'
 import { connect } from 'node:net'
 import { describe, expect, test } from 'vitest'
 import { newKey, ORDER, open, SECRET, send, sign } from '../support/client.ts'
+import { holdInserts } from '../support/held-inserts.ts'
 import { spawnService, startProcess } from '../support/process.ts'
 import {
   createEmptyDatabase,
@@ -11,38 +12,6 @@ import {
   hasRedis,
 } from '../support/stores.ts'
 import { until } from '../support/until.ts'
-
-/** Holds every insert until it is released. */
-async function holdInserts() {
-  const { url, sql } = await emptiedDatabase()
-  let release = () => {}
-  const released = new Promise<void>((resolve) => {
-    release = resolve
-  })
-  let locked = () => {}
-  const isLocked = new Promise<void>((resolve) => {
-    locked = resolve
-  })
-  const transaction = sql.begin(async (held) => {
-    await held`lock table orders in share mode`
-    locked()
-    await released
-  })
-  await isLocked
-  const isWaiting = async () => {
-    const [row] = await sql`
-      select count(*)::int as count from pg_locks where not granted and relation = 'orders'::regclass`
-    return row?.count > 0
-  }
-  return {
-    url,
-    isWaiting,
-    release: async () => {
-      release()
-      await transaction
-    },
-  }
-}
 
 describe.each(['SIGTERM', 'SIGINT'] as const)('on %s', (signal) => {
   test('requests at work are answered, new ones refused, and the process ends with 0', async () => {
