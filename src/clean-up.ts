@@ -2,9 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/postgres-js'
 import type { Logger } from 'pino'
-import postgres from 'postgres'
 import { deleteExpiredRecords } from './idempotency/postgres-store.ts'
 import { releaseOldKeys } from './orders/release-keys.ts'
+import { inSession } from './storage/postgres.ts'
 
 /** What a clean-up did. */
 export interface CleanUpReport {
@@ -38,8 +38,7 @@ export async function cleanUp(
   signal?: AbortSignal,
 ): Promise<CleanUpReport | undefined> {
   // The lock belongs to the session, and ends with it.
-  const client = postgres(databaseUrl, { max: 1, onnotice: () => {} })
-  try {
+  return inSession(databaseUrl, async (client) => {
     const database = drizzle(client)
     const [lock] = await database.execute<{ held: boolean }>(
       sql`select pg_try_advisory_lock(${CLEAN_UP_LOCK}) as held`,
@@ -52,9 +51,7 @@ export async function cleanUp(
           : await inBatches((limit) => releaseOldKeys(database, keyRetentionDays, limit), signal),
       deletedRecords: await inBatches((limit) => deleteExpiredRecords(database, limit), signal),
     }
-  } finally {
-    await client.end({ timeout: 1 })
-  }
+  })
 }
 
 /**

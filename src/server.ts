@@ -17,7 +17,7 @@ try {
   const starting = start(settings, logger)
   closeWithGrace({ delay: CLOSE_DELAY_MS, logger }, async ({ signal, err }) => {
     if (err) logger.fatal({ err }, 'closing after an unexpected error')
-    else logger.info(`closing on ${signal}: finishing the requests at work`)
+    else logger.info(`closing on ${signal ?? 'idleness'}: finishing the requests at work`)
     const close = await starting
     await close()
     logger.info('closed')

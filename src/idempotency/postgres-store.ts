@@ -21,7 +21,7 @@ export function createPostgresStore(
   database: StatementRunner,
   options: { leaseMs: number; ttlMs: number; report?: ReportCorruptRecord },
 ): IdempotencyStore {
-  const { leaseMs, ttlMs, report = () => {} } = options
+  const { leaseMs, ttlMs, report } = options
 
   async function claim(key: string, fingerprint: string, token: string): Promise<Claim> {
     for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
@@ -34,28 +34,17 @@ export function createPostgresStore(
       if (found.answer === null) {
         return { state: found.fingerprint === fingerprint ? 'in_flight' : 'mismatch' }
       }
-      const answer = read(key, found.answer)
-      if (answer === undefined) {
+      const record = readRecord(key, found.answer, report)
+      if (record?.state !== 'completed') {
         await database.execute(
           sql`delete from ${records} where ${records.key} = ${key} and ${records.answer} = ${found.answer}`,
         )
         continue
       }
       if (found.fingerprint !== fingerprint) return { state: 'mismatch' }
-      return { state: 'completed', answer }
+      return { state: 'completed', answer: answerIn(record) }
     }
     throw new Error('the key was claimed and freed again and again')
-  }
-
-  function read(key: string, text: string) {
-    try {
-      const record = readRecord(text)
-      if (record.state === 'completed') return answerIn(record)
-      throw new Error('the record is of no known form')
-    } catch (error) {
-      report(key, error as Error)
-      return undefined
-    }
   }
 
   return {

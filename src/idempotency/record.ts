@@ -1,6 +1,6 @@
 import Type, { type Static } from 'typebox'
 import Schema from 'typebox/schema'
-import type { Answer, AnsweredRequest } from './store.ts'
+import type { Answer, AnsweredRequest, ReportCorruptRecord } from './store.ts'
 
 /** A finished answer as a store keeps it: JSON that a person can read. */
 const CompletedRecord = Type.Object({
@@ -56,12 +56,21 @@ export function writeCompleted({ fingerprint, answer }: AnsweredRequest): string
 /**
  * Reads a record.
  *
- * @throws {Error} if it is corrupt: not JSON, or not of one of the two forms
+ * @returns undefined, after a report, if it is corrupt: not JSON, or not of one of the two forms
  */
-export function readRecord(text: string): StoredRecord {
-  const value: unknown = JSON.parse(text)
-  if (!storedRecord.Check(value)) throw new Error('the record is of no known form')
-  return value
+export function readRecord(
+  key: string,
+  text: string,
+  report: ReportCorruptRecord = () => {},
+): StoredRecord | undefined {
+  try {
+    const value: unknown = JSON.parse(text)
+    if (storedRecord.Check(value)) return value
+    throw new Error('the record is of no known form')
+  } catch (error) {
+    report(key, error as Error)
+    return undefined
+  }
 }
 
 /** The answer in a completed record. */

@@ -55,7 +55,7 @@ export function createRedisStore(
   redis: Redis,
   options: { leaseMs: number; ttlMs: number; report?: ReportCorruptRecord },
 ): IdempotencyStore {
-  const { leaseMs, ttlMs, report = () => {} } = options
+  const { leaseMs, ttlMs, report } = options
   redis.defineCommand('completeRecord', { numberOfKeys: 1, lua: COMPLETE })
   redis.defineCommand('abandonRecord', { numberOfKeys: 1, lua: ABANDON })
   redis.defineCommand('renewRecord', { numberOfKeys: 1, lua: RENEW })
@@ -66,7 +66,7 @@ export function createRedisStore(
     const mark = writeInFlight(fingerprint, token)
     const held = await redis.set(nameOf(key), mark, 'PX', leaseMs, 'NX', 'GET')
     if (held === null) return { state: 'new' }
-    const record = read(key, held)
+    const record = readRecord(key, held, report)
     if (record === undefined) {
       await redis.discardRecord(nameOf(key), held)
       return claim(key, fingerprint, token)
@@ -78,15 +78,6 @@ export function createRedisStore(
     if (record.payload_hash !== fingerprint) return { state: 'mismatch' }
     if (record.state === 'in_flight') return { state: 'in_flight' }
     return { state: 'completed', answer: answerIn(record) }
-  }
-
-  function read(key: string, text: string) {
-    try {
-      return readRecord(text)
-    } catch (error) {
-      report(key, error as Error)
-      return undefined
-    }
   }
 
   return {

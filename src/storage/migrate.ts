@@ -2,7 +2,8 @@ import { fileURLToPath } from 'node:url'
 import { sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/postgres-js'
 import { migrate } from 'drizzle-orm/postgres-js/migrator'
-import postgres from 'postgres'
+import { StartError } from '../start-error.ts'
+import { inSession } from './postgres.ts'
 
 const MIGRATIONS_FOLDER = fileURLToPath(new URL('../../migrations', import.meta.url))
 
@@ -14,16 +15,19 @@ const MIGRATION_LOCK = 0x6f72646572
  * advisory lock, which drizzle's migrator does not.
  *
  * @param url `postgres://…`
- * @throws if Postgres cannot be reached or refuses a migration
+ * @throws {StartError} if Postgres refuses a migration, or is lost meanwhile
  */
 export async function migrateDatabase(url: string): Promise<void> {
-  // One connection, so that the lock and the migrations share a session; its end frees the lock.
-  const client = postgres(url, { max: 1, onnotice: () => {} })
   try {
-    const database = drizzle(client)
-    await database.execute(sql`select pg_advisory_lock(${MIGRATION_LOCK})`)
-    await migrate(database, { migrationsFolder: MIGRATIONS_FOLDER })
-  } finally {
-    await client.end()
+    await inSession(url, async (client) => {
+      const database = drizzle(client)
+      // The session's end frees the lock.
+      await database.execute(sql`select pg_advisory_lock(${MIGRATION_LOCK})`)
+      await migrate(database, { migrationsFolder: MIGRATIONS_FOLDER })
+    })
+  } catch (error) {
+    const { message, cause } = error as Error
+    const reason = cause instanceof Error ? cause.message : message
+    throw new StartError(`the database could not be brought to the newest schema: ${reason}`)
   }
 }

@@ -55,6 +55,12 @@ export class PoolFullError extends Error {
   readonly statusCode = 503
 }
 
+/**
+ * By default the driver looks up array types on every new connection, and nobody handles the
+ * rejection when that connection is lost meanwhile: it would end the process. We use no arrays.
+ */
+const QUIET = { fetch_types: false, onnotice: () => {} }
+
 /** Opens a pool that connects on demand. @param url `postgres://…` */
 export function openPostgres(url: string, log: Logger): PostgresPool {
   let queriesAtWork = 0
@@ -115,7 +121,7 @@ function connect(url: string) {
     // By default the delay grows to 20 s, for which the service would outlast Postgres's absence.
     backoff: () => RECONNECT_DELAY_SECONDS,
     connection: { application_name: 'order-once' },
-    onnotice: () => {},
+    ...QUIET,
   })
   return { client, database: drizzle(client) }
 }
@@ -136,8 +142,11 @@ function isCut(error: unknown): boolean {
 const START_TIMEOUT_MS = 15_000
 const RETRY_MS = 250
 
-/** What Postgres says while it starts or stops (57P03), and what its port does before it listens. */
-const STARTING = ['57P03', 'ECONNRESET', 'CONNECTION_CLOSED', 'CONNECT_TIMEOUT']
+/** What Postgres says while it starts or stops, and what its port does before it listens. */
+const STARTING = [
+  ...['57P01', '57P02', '57P03', '53300'],
+  ...['ECONNRESET', 'EPIPE', 'CONNECTION_CLOSED', 'CONNECTION_DESTROYED', 'CONNECT_TIMEOUT'],
+]
 
 /**
  * Waits for a Postgres that may be starting.
@@ -148,20 +157,48 @@ const STARTING = ['57P03', 'ECONNRESET', 'CONNECTION_CLOSED', 'CONNECT_TIMEOUT']
 export async function untilPostgresAnswers(url: string, { started = false } = {}): Promise<void> {
   const passing = started ? STARTING : [...STARTING, 'ECONNREFUSED']
   const giveUpAt = performance.now() + START_TIMEOUT_MS
-  const client = postgres(url, { max: 1, connect_timeout: 2, onnotice: () => {} })
-  try {
-    while (true) {
-      const failure = await client`select 1`.then(
-        () => undefined,
-        (error: unknown) => error,
-      )
-      if (failure === undefined) return
-      const { code = '', message } = failure as Error & { code?: string }
-      if (!passing.includes(code) || performance.now() > giveUpAt) {
-        throw new StartError(`Postgres at ${placeOf(url)} does not answer: ${message || code}`)
-      }
-      await sleep(RETRY_MS)
+  while (true) {
+    const failure = await inSession(url, (client) =>
+      withDeadline(client`select 1`, QUERY_DEADLINE_MS, 'it says nothing'),
+    ).then(
+      () => undefined,
+      (error: unknown) => error,
+    )
+    if (failure === undefined) return
+    const { code, message } = failure as Error & { code?: string }
+    // Without a code: it said nothing, or hung up.
+    const isPassing = code === undefined || passing.includes(code)
+    if (!isPassing || performance.now() > giveUpAt) {
+      throw new StartError(`Postgres at ${placeOf(url)} does not answer: ${message || code}`)
     }
+    await sleep(RETRY_MS)
+  }
+}
+
+/**
+ * Runs a job, whose locks and statements belong together, on one connection of its own.
+ *
+ * @throws Error if the connection is lost, whatever became of the job: the driver can leave a
+ * transaction pending for ever whose connection is gone
+ */
+export async function inSession<T>(
+  url: string,
+  job: (client: postgres.Sql) => Promise<T>,
+): Promise<T> {
+  let onclose = () => {}
+  const lost = new Promise<never>((_, reject) => {
+    onclose = () => reject(new Error('the connection to Postgres was lost'))
+  })
+  lost.catch(() => {}) // the session's own end, too
+  const client = postgres(url, {
+    max: 1,
+    connect_timeout: CONNECT_TIMEOUT_SECONDS,
+    backoff: () => RECONNECT_DELAY_SECONDS,
+    onclose,
+    ...QUIET,
+  })
+  try {
+    return await Promise.race([job(client), lost])
   } finally {
     await client.end({ timeout: 0 })
   }

@@ -18,6 +18,15 @@ const held = (gate: Gate, count = 1): Variation => ({
   }),
 })
 
+/** Sends the request that duplicates will wait for, as far as the gate. */
+async function sendAhead(port: number, gate: Gate) {
+  const key = newKey()
+  const ahead = send(port, { key })
+  await until(() => gate.arrived === 1)
+  // In an object: awaited, it would not come back before the gate is opened.
+  return { key, ahead }
+}
+
 const wait = (seconds: number) => ({ headers: { prefer: `wait=${seconds}` } })
 
 const places = [
@@ -51,9 +60,7 @@ describe.each(places)('a duplicate that waits, on $name', ({ kind, instances }) 
   test('gets the answer of the first as a replay, and is told that it waited', async () => {
     const gate = createGate()
     const { first, last } = await start(held(gate))
-    const key = newKey()
-    const ahead = send(first.port, { key })
-    await until(() => gate.arrived === 1)
+    const { key, ahead } = await sendAhead(first.port, gate)
     const behind = send(last.port, { key, ...wait(30) })
     await until(() => last.waiting() === 1)
     gate.open()
@@ -81,9 +88,7 @@ describe.each(places)('a duplicate that waits, on $name', ({ kind, instances }) 
         },
       }),
     })
-    const key = newKey()
-    const ahead = send(first.port, { key })
-    await until(() => gate.arrived === 1)
+    const { key, ahead } = await sendAhead(first.port, gate)
     const behind = sendAll(10, () => send(last.port, { key }))
     await until(() => last.waiting() === 10)
     gate.open()
@@ -100,9 +105,7 @@ describe.each(places)('a duplicate that waits, on $name', ({ kind, instances }) 
   test('is refused with 409 and Retry-After when its time is up, and told how long it waited', async () => {
     const gate = createGate()
     const { first, last } = await start(held(gate))
-    const key = newKey()
-    const ahead = send(first.port, { key })
-    await until(() => gate.arrived === 1)
+    const { key, ahead } = await sendAhead(first.port, gate)
     const reply = await send(last.port, { key, ...wait(1) })
     expect(reply).toMatchObject({ status: 409, json: { code: 'request-in-progress' } })
     expect(reply.headers).toMatchObject({ 'retry-after': '1', 'preference-applied': 'wait=1' })
@@ -113,9 +116,7 @@ describe.each(places)('a duplicate that waits, on $name', ({ kind, instances }) 
   test('with another body is refused at once', async () => {
     const gate = createGate()
     const { first, last } = await start(held(gate))
-    const key = newKey()
-    const ahead = send(first.port, { key })
-    await until(() => gate.arrived === 1)
+    const { key, ahead } = await sendAhead(first.port, gate)
     const reply = await send(last.port, { key, body: { ...ORDER, amount: 1 }, ...wait(30) })
     expect(reply.json.code).toBe('idempotency-key-reused')
     gate.open()
@@ -125,9 +126,7 @@ describe.each(places)('a duplicate that waits, on $name', ({ kind, instances }) 
   test('gives up its place when its client goes away', async () => {
     const gate = createGate()
     const { first, last } = await start(held(gate))
-    const key = newKey()
-    const ahead = send(first.port, { key })
-    await until(() => gate.arrived === 1)
+    const { key, ahead } = await sendAhead(first.port, gate)
     const behind = open(last.port, { key, ...wait(30) })
     behind.on('error', () => {})
     await until(() => last.waiting() === 1)
@@ -140,9 +139,7 @@ describe.each(places)('a duplicate that waits, on $name', ({ kind, instances }) 
   test('ends at shutdown: it is refused with 409, and does not hold up the end', async () => {
     const gate = createGate()
     const { first, last } = await start(held(gate))
-    const key = newKey()
-    const ahead = send(first.port, { key })
-    await until(() => gate.arrived === 1)
+    const { key, ahead } = await sendAhead(first.port, gate)
     const behind = send(last.port, { key, ...wait(30) })
     await until(() => last.waiting() === 1)
     const closing = last.app.close()
@@ -159,9 +156,7 @@ describe.each(places)('a duplicate that waits, on $name', ({ kind, instances }) 
 
     const gate = createGate()
     const other = await start({ ...held(gate), env: { IN_FLIGHT_WAIT_SECONDS: '30' } })
-    const key = newKey()
-    const ahead = send(other.first.port, { key })
-    await until(() => gate.arrived === 1)
+    const { key, ahead } = await sendAhead(other.first.port, gate)
     expect((await send(other.last.port, { key, ...wait(0) })).status).toBe(409)
     gate.open()
     await ahead
@@ -175,9 +170,7 @@ describe.runIf(hasRedis)('duplicates that wait, on Redis', () => {
     const env = { IN_FLIGHT_WAIT_SECONDS: '30' }
     const one = await startInstance(stores, { ...held(gate), env })
     const other = await startInstance(stores, { env })
-    const key = newKey()
-    const ahead = send(one.port, { key })
-    await until(() => gate.arrived === 1)
+    const { key, ahead } = await sendAhead(one.port, gate)
     const behind = sendAll(500, (i) => send(i % 2 ? one.port : other.port, { key }))
     await until(() => one.waiting() + other.waiting() === 500)
     const prefix = stores.redisSpace?.redis.options.keyPrefix
@@ -198,9 +191,7 @@ describe.runIf(hasRedis)('duplicates that wait, on Redis', () => {
     const gate = createGate()
     const stores = await createTestStores()
     const one = await startInstance(stores, held(gate))
-    const key = newKey()
-    const ahead = send(one.port, { key })
-    await until(() => gate.arrived === 1)
+    const { key, ahead } = await sendAhead(one.port, gate)
     const behind = sendAll(1_000, () => send(one.port, { key, ...wait(30) }))
     await until(() => one.waiting() === 1_000)
     expect(await send(one.port, { key, ...wait(30) })).toMatchObject({
@@ -238,9 +229,7 @@ describe.runIf(hasRedis)('duplicates that wait, on Redis', () => {
       ...held(gate),
       store: (store) => ({ ...store, watch: () => Promise.reject(new Error('no pub/sub')) }),
     })
-    const key = newKey()
-    const ahead = send(one.port, { key })
-    await until(() => gate.arrived === 1)
+    const { key, ahead } = await sendAhead(one.port, gate)
     const behind = send(one.port, { key, ...wait(30) })
     await until(() => one.waiting() === 1)
     gate.open()
@@ -260,9 +249,7 @@ describe.runIf(redisServer)('duplicates that wait, on a Redis of their own', () 
     const { database } = await createTestStores({ redis: false })
     const redisSpace = { url: privateRedis.url, redis, flush: async () => {} }
     const one = await startInstance({ database, redisSpace }, held(gate))
-    const key = newKey()
-    const ahead = send(one.port, { key })
-    await until(() => gate.arrived === 1)
+    const { key, ahead } = await sendAhead(one.port, gate)
     const behind = send(one.port, { key, ...wait(30) })
     await until(() => one.waiting() === 1)
     await until(async () => (await redis.pubsub('NUMSUB', `idemp:${key}`))[1] === 1)

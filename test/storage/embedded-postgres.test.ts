@@ -61,7 +61,10 @@ function spawnService(dataDir: string, project = fileURLToPath(root)) {
 /** A copy of what the module needs, in a folder that only its owner can enter. */
 async function copyProject(): Promise<string> {
   const project = await newDataDir(0o700)
-  const paths = ['package.json', 'src/start-error.ts', 'src/storage/embedded-postgres.ts']
+  const storage = ['embedded-postgres.ts', 'postgres-cluster.ts'].map(
+    (name) => `src/storage/${name}`,
+  )
+  const paths = ['package.json', 'src/start-error.ts', ...storage]
   for (const path of [...paths, 'node_modules/postgres', postgresPackage]) {
     const copy = join(project, path)
     await fs.cp(new URL(path, root), copy, { recursive: true, verbatimSymlinks: true })
