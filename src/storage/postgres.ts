@@ -83,11 +83,11 @@ export function openPostgres(url: string, log: Logger): PostgresPool {
     if (performance.now() - replacedAt >= MIN_REPLACEMENT_INTERVAL_MS) replace()
   }
 
-  async function attempt<T>(query: (database: Database) => Promise<T>): Promise<T> {
+  async function attempt<T>(query: (database: Database) => Promise<T>, ms: number): Promise<T> {
     const used = client
     try {
       const answer = query(database)
-      const result = await withDeadline(answer, QUERY_DEADLINE_MS, 'Postgres did not answer')
+      const result = await withDeadline(answer, ms, 'Postgres did not answer')
       if (used === client) failuresInARow = 0
       return result
     } catch (error) {
@@ -101,9 +101,10 @@ export function openPostgres(url: string, log: Logger): PostgresPool {
     async run(query) {
       if (queriesAtWork >= MAX_QUERIES_AT_WORK) throw new PoolFullError('the queue is full')
       queriesAtWork++
+      const endsAt = performance.now() + QUERY_DEADLINE_MS
       try {
-        return await attempt(query).catch((error) => {
-          if (isCut(error)) return attempt(query)
+        return await attempt(query, QUERY_DEADLINE_MS).catch((error) => {
+          if (isCut(error)) return attempt(query, endsAt - performance.now())
           throw error
         })
       } finally {
