@@ -151,9 +151,7 @@ export const idempotency = fastifyPlugin(async (app, options: IdempotencyOptions
       throw new Problem(
         'store-unavailable',
         'Idempotency-Key cannot be checked now; repeat later.',
-        {
-          headers: { 'retry-after': '1' },
-        },
+        { headers: { 'retry-after': '1' } },
       )
     }
   }
@@ -216,27 +214,26 @@ export const idempotency = fastifyPlugin(async (app, options: IdempotencyOptions
       request.log.warn('the lease was lost to another request while the handler ran')
     }, store.leaseMs / RENEWALS_PER_LEASE).unref()
 
-    function settle(sent?: unknown): void {
-      if (settled) return
+    /** @returns whether this call ended it, rather than one before */
+    function end(): boolean {
+      if (settled) return false
       settled = true
       clearInterval(heartbeat)
       reply.raw.off('close', onClose)
-      const payload = sent ?? '' // 204 has none
-      if (!isRemembered(payload)) {
-        abandon()
-        return
-      }
-      const { statusCode } = reply
-      const headers = replayedHeadersOf(reply, replayedHeaders)
-      const answer = { statusCode, headers, body: payload }
-      store.complete(storeKey, token, { fingerprint, answer }).catch(onFailure)
+      return true
     }
 
     function giveUp(): void {
-      if (settled) return
-      settled = true
-      clearInterval(heartbeat)
-      abandon()
+      if (end()) abandon()
+    }
+
+    function settle(sent?: unknown): void {
+      const payload = sent ?? '' // 204 has none
+      if (!isRemembered(payload)) return giveUp()
+      if (!end()) return
+      const headers = replayedHeadersOf(reply, replayedHeaders)
+      const answer = { statusCode: reply.statusCode, headers, body: payload }
+      store.complete(storeKey, token, { fingerprint, answer }).catch(onFailure)
     }
 
     /** Not streams, which are read once; nor a refusal for the sake of another request's key. */

@@ -69,7 +69,7 @@ const INTRODUCTION = `# What holds when something breaks
 Postgres decides, Redis remembers: see [the README](../README.md#how-it-happens-once). Two kinds of tests
 prove it by failures, on real servers.
 
-**The faults.** \`npm run test:faults -- --seconds 60\` runs two instances under load while instances,
+**The faults.** \`npm run test:faults -- --seconds 60\` runs several instances under load while instances,
 Redis and Postgres are killed, frozen, flushed, slowed and cut off, by a schedule that its seed repeats,
 and checks from outside that no order was lost, doubled or invented.
 
