@@ -229,7 +229,10 @@ export const idempotency = fastifyPlugin(async (app, options: IdempotencyOptions
 
     function settle(sent?: unknown): void {
       const payload = sent ?? '' // 204 has none
-      if (!isRemembered(payload)) return giveUp()
+      if (!isRemembered(payload)) {
+        giveUp()
+        return
+      }
       if (!end()) return
       const headers = replayedHeadersOf(reply, replayedHeaders)
       const answer = { statusCode: reply.statusCode, headers, body: payload }
