@@ -1,0 +1,167 @@
+import { expect } from 'vitest'
+import { PROBLEMS, type ProblemCode } from '../../src/http/problem.ts'
+import { sign } from '../support/client.ts'
+
+// The contract in the words of the contract page and on purpose not in those of src/: a second
+// opinion on every request, which must come to the same judgement as the service.
+
+/** A request as it goes over the wire. */
+export interface WireRequest {
+  method: string
+  path: string
+  /** each line of its own, a name may come again */
+  headers: [name: string, value: string][]
+  body: Buffer
+}
+
+export interface WireAnswer {
+  status: number
+  headers: Record<string, string | string[] | undefined>
+  text: string
+}
+
+export interface Order {
+  user_id: string
+  item: string
+  amount: number
+}
+
+/** What the contract says of a request: refused for one reason, or an order under a key. */
+export type Judgement = { code: ProblemCode } | { key: string; order: Order }
+
+/** Judges a `POST /orders`, in the order of the pipeline. */
+export function judge(request: WireRequest, maxBodyBytes: number): Judgement {
+  const { body } = request
+  if (body.length > maxBodyBytes) return { code: 'body-too-large' }
+
+  const [signature, ...moreSignatures] = linesOf(request, 'x-signature')
+  if (signature === undefined) return { code: 'signature-missing' }
+  if (moreSignatures.length > 0 || signature.toLowerCase() !== sign(body)) {
+    return { code: 'signature-invalid' }
+  }
+
+  // Of several lines the first counts, as everywhere in Node.
+  const [mediaType = ''] = (linesOf(request, 'content-type')[0] ?? '').split(';')
+  if (mediaType.trim().toLowerCase() !== 'application/json') {
+    return { code: 'unsupported-media-type' }
+  }
+  if (linesOf(request, 'content-encoding').length > 0) return { code: 'unsupported-media-type' }
+
+  const order = orderIn(body)
+  if (order === undefined) return { code: 'invalid-body' }
+
+  const [line, ...moreLines] = linesOf(request, 'idempotency-key')
+  if (line === undefined) return { code: 'idempotency-key-missing' }
+  const key = /^".*"$/.test(line) ? line.slice(1, -1) : line
+  return moreLines.length === 0 && isKey(key) ? { key, order } : { code: 'idempotency-key-invalid' }
+}
+
+/** The values of a header without the white space around them (RFC 9110 §5.5). */
+export function linesOf({ headers }: WireRequest, wanted: string): string[] {
+  return headers
+    .filter(([name]) => name.toLowerCase() === wanted)
+    .map(([, value]) => value.replace(/^[ \t]+|[ \t]+$/g, ''))
+}
+
+/** The order that these bytes are, or undefined if they are none. */
+export function orderIn(bytes: Buffer): Order | undefined {
+  const value = jsonIn(bytes)
+  if (typeof value !== 'object' || value === null || Object.keys(value).length !== 3) return
+  const { user_id, item, amount } = value as Record<string, unknown>
+  if (isText(user_id) && isText(item) && isAmount(amount)) return { user_id, item, amount }
+  return
+}
+
+function jsonIn(bytes: Buffer): unknown {
+  try {
+    // JSON between systems is UTF-8, without a byte order mark (RFC 8259 §8.1).
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes))
+  } catch {
+    return undefined
+  }
+}
+
+export function isText(value: unknown): value is string {
+  if (typeof value !== 'string') return false
+  const characters = [...value].length
+  const isWellFormed = Buffer.from(value).toString() === value // UTF-8 has no lone surrogate
+  return (
+    characters >= 1 &&
+    characters <= 255 &&
+    value.trim() !== '' &&
+    isWellFormed &&
+    !value.includes('\0')
+  )
+}
+
+/** Decimals are counted in the shortest text that reads as the same double, as RFC 8785 writes it. */
+export function isAmount(value: unknown): value is number {
+  if (typeof value !== 'number' || !(value > 0 && value <= 99_999_999_999.9999)) return false
+  return /^\d+(\.\d{1,4})?$/.test(String(value))
+}
+
+export function isKey(text: string): boolean {
+  return /^[!-~]{1,255}$/.test(text) && !/[",\\]/.test(text)
+}
+
+/** The statuses of the contract's table. */
+const STATUS: Partial<Record<ProblemCode, number>> = {
+  'bad-request': 400,
+  'idempotency-key-missing': 400,
+  'idempotency-key-invalid': 400,
+  'invalid-body': 400,
+  'signature-missing': 401,
+  'signature-invalid': 401,
+  'not-found': 404,
+  'method-not-allowed': 405,
+  'idempotency-key-reused': 409,
+  'body-too-large': 413,
+  'unsupported-media-type': 415,
+  'headers-too-large': 431,
+}
+
+/** The answer is a problem document of this code, and nothing else. */
+export function expectProblem(answer: WireAnswer, code: ProblemCode): void {
+  const { status, headers, text } = answer
+  // One comparison with everything in it: a failure shows the whole answer.
+  expect({ status, type: headers['content-type'], document: JSON.parse(text) }).toEqual({
+    status: STATUS[code],
+    type: 'application/problem+json; charset=utf-8',
+    document: {
+      type: `/problems/${code}`,
+      title: PROBLEMS[code].title,
+      status,
+      detail: expect.stringMatching(/./),
+      code,
+      ...(code === 'invalid-body' && { errors: expect.any(Array) }),
+    },
+  })
+  if (code === 'invalid-body') expectFieldErrors(JSON.parse(text).errors)
+  if (status === 401) expect(headers['www-authenticate']).toContain('HMAC-SHA256')
+  if (status === 405) expect(headers.allow).toMatch(/^[A-Z]+(, [A-Z]+)*$/)
+}
+
+function expectFieldErrors(errors: unknown[]): void {
+  expect(errors.length).toBeGreaterThan(0)
+  for (const error of errors) {
+    expect(error).toEqual({ field: expect.any(String), message: expect.stringMatching(/./) })
+  }
+}
+
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
+const INSTANT = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
+
+/** The answer is the contract's to this order, to the byte but for what the service chooses. */
+export function expectCreated(answer: WireAnswer, key: string, order: Order): void {
+  const { status, headers, text } = answer
+  const { id, created_at } = status === 201 ? JSON.parse(text).order : {}
+  const { user_id, item, amount } = order
+  const expected = { id, user_id, item, amount, idempotency_key: key, created_at }
+  expect({ status, type: headers['content-type'], text }).toEqual({
+    status: 201,
+    type: 'application/json; charset=utf-8',
+    text: JSON.stringify({ order: expected }),
+  })
+  expect(id).toMatch(UUID)
+  expect(created_at).toMatch(INSTANT)
+}
