@@ -2,6 +2,7 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import { newKey, ORDER, type Reply, send } from '../support/client.ts'
 import { holdInsertOf } from '../support/held-inserts.ts'
 import { type ServiceProcess, startProcess } from '../support/process.ts'
+import { startInstance } from '../support/service.ts'
 import { emptiedRedisSpace, hasRedis } from '../support/stores.ts'
 import { TcpProxy } from '../support/tcp-proxy.ts'
 import { until } from '../support/until.ts'
@@ -120,7 +121,7 @@ describe.runIf(hasRedis)('an order is made once, and its retry gets it', () => {
 })
 
 /** Brings an order as far as its claim, and its insert to Postgres's door. */
-async function stage(key: string): Promise<{ scene: Scene; other: ServiceProcess }> {
+async function stage(key: string): Promise<{ scene: Scene; other: { port: number } }> {
   const inserts = await holdInsertOf(key)
   const space = await emptiedRedisSpace()
   const postgres = await proxyOf(inserts.url)
@@ -129,7 +130,7 @@ async function stage(key: string): Promise<{ scene: Scene; other: ServiceProcess
   const env = { IDEMPOTENCY_LEASE_SECONDS: '1' }
   const stores = { DATABASE_URL: postgres.url, REDIS_URL: redis.url }
   const instance = await startProcess({ ...env, ...stores })
-  const other = await startProcess({ ...env, DATABASE_URL: inserts.url, REDIS_URL: space.url })
+  const other = await startInstance({ database: inserts, redisSpace: space }, { env })
 
   const first = send(instance.port, { key }).catch(() => undefined)
   await until(inserts.isWaiting)

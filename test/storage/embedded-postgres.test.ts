@@ -40,17 +40,16 @@ async function newDataDir(mode = 0o755): Promise<string> {
 
 /** A process that starts the database and then lives on, as the service does. */
 function spawnService(dataDir: string, project = fileURLToPath(root)) {
-  const module = pathToFileURL(join(project, 'src/storage/embedded-postgres.ts')).href
+  const module = pathToFileURL(join(project, 'dist/storage/embedded-postgres.js')).href
   const script = `
     const { startEmbeddedPostgres } = await import(${JSON.stringify(module)})
     const outcome = await startEmbeddedPostgres(${JSON.stringify(dataDir)})
       .catch(({ name, message }) => ({ name, message }))
     console.log(JSON.stringify(outcome))`
-  const child = spawn(
-    process.execPath,
-    ['--import', 'tsx', '--input-type=module', '--eval', script],
-    { stdio: ['ignore', 'pipe', 'inherit'], detached: true },
-  )
+  const child = spawn(process.execPath, ['--input-type=module', '--eval', script], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    detached: true,
+  })
   children.push(child)
   const outcome = once(createInterface(child.stdout), 'line').then(
     ([line]) => JSON.parse(line) as { url?: string; name?: string; message?: string },
@@ -61,11 +60,7 @@ function spawnService(dataDir: string, project = fileURLToPath(root)) {
 /** A copy of what the module needs, in a folder that only its owner can enter. */
 async function copyProject(): Promise<string> {
   const project = await newDataDir(0o700)
-  const storage = ['embedded-postgres.ts', 'postgres-cluster.ts'].map(
-    (name) => `src/storage/${name}`,
-  )
-  const paths = ['package.json', 'src/start-error.ts', ...storage]
-  for (const path of [...paths, 'node_modules/postgres', postgresPackage]) {
+  for (const path of ['package.json', 'dist', 'node_modules/postgres', postgresPackage]) {
     const copy = join(project, path)
     await fs.cp(new URL(path, root), copy, { recursive: true, verbatimSymlinks: true })
   }
