@@ -37,8 +37,9 @@ const QUERY_DEADLINE_MS = 3_000
  */
 const MAX_QUERIES_AT_WORK = 1_000
 
-/** A second at most until the connections are tried anew, however long Postgres was gone. */
-const CONNECT_TIMEOUT_SECONDS = 1
+/** A busy Postgres takes a while to greet ten connections at once. */
+const CONNECT_TIMEOUT_SECONDS = 2
+/** Until a lost connection is tried anew, however long Postgres was gone. */
 const RECONNECT_DELAY_SECONDS = 0.2
 
 /**
