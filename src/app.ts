@@ -5,6 +5,7 @@ import { trackConnections } from './http/connections.ts'
 import { answerClientError, answerError, errorHandler } from './http/error-handler.ts'
 import { heedExpectations } from './http/expectations.ts'
 import { gracefulClose } from './http/graceful-close.ts'
+import { hostCheck } from './http/host-check.ts'
 import { idempotency } from './http/idempotency.ts'
 import { bodyCheck, jsonBody } from './http/json-body.ts'
 import { methodNotAllowed } from './http/method-not-allowed.ts'
@@ -29,6 +30,9 @@ const HEADERS_TIMEOUT_MS = 10_000
 /** How often Node looks for connections that have used up those times; by default every 30 s. */
 const TIMEOUT_CHECK_MS = 1_000
 
+/** Longer than Node reads headers: what is too long for a route is unknown, not malformed. */
+const MAX_PARAM_LENGTH = 16_384
+
 /** What the app is built on; opened, and closed, by whoever builds it. */
 export interface AppResources {
   settings: Settings
@@ -50,7 +54,12 @@ export async function buildApp(resources: AppResources) {
     trustProxy: settings.trustedProxies.length > 0 && settings.trustedProxies,
     bodyLimit: settings.maxBodyBytes,
     requestTimeout: REQUEST_TIMEOUT_MS,
-    http: { headersTimeout: HEADERS_TIMEOUT_MS, connectionsCheckingInterval: TIMEOUT_CHECK_MS },
+    http: {
+      headersTimeout: HEADERS_TIMEOUT_MS,
+      connectionsCheckingInterval: TIMEOUT_CHECK_MS,
+      requireHostHeader: false, // hostCheck answers with a problem document
+    },
+    routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
     return503OnClosing: false, // gracefulClose answers with a problem document
     frameworkErrors: answerError,
     clientErrorHandler: (error, socket) =>
@@ -75,6 +84,7 @@ export async function buildApp(resources: AppResources) {
   await app.register(requestLog)
   await app.register(gracefulClose, { connections })
   await app.register(errorHandler)
+  await app.register(hostCheck)
   await app.register(overload)
   await app.register(methodNotAllowed)
   await app.register(problemPages)

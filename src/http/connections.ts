@@ -1,8 +1,9 @@
-import type { Server } from 'node:http'
+import type { IncomingMessage, Server } from 'node:http'
 import type { Socket } from 'node:net'
 
-/** The open connections of a server, and how many requests are at work on each. */
+/** The open connections of a server, and the requests at work on them. */
 export interface Connections {
+  /** Whether a request that has arrived as a whole waits for its answer there. */
   isAtWork(socket: Socket): boolean
   /** Ends the connections on which nothing was ever sent, which Node does not count as idle. */
   endUnused(): void
@@ -10,23 +11,20 @@ export interface Connections {
 
 /** Keeps count from now on; call it before the server listens. */
 export function trackConnections(server: Server): Connections {
-  const requestsAtWork = new Map<Socket, number>()
+  const requestsOn = new Map<Socket, Set<IncomingMessage>>()
   server.on('connection', (socket: Socket) => {
-    requestsAtWork.set(socket, 0)
-    socket.once('close', () => requestsAtWork.delete(socket))
+    requestsOn.set(socket, new Set())
+    socket.once('close', () => requestsOn.delete(socket))
   })
-  server.on('request', ({ socket }, response) => {
-    const add = (change: number) => {
-      const count = requestsAtWork.get(socket)
-      if (count !== undefined) requestsAtWork.set(socket, count + change)
-    }
-    add(1)
-    response.once('close', () => add(-1))
+  server.on('request', (request, response) => {
+    const requests = requestsOn.get(request.socket)
+    requests?.add(request)
+    response.once('close', () => requests?.delete(request))
   })
   return {
-    isAtWork: (socket) => (requestsAtWork.get(socket) ?? 0) > 0,
+    isAtWork: (socket) => [...(requestsOn.get(socket) ?? [])].some(({ complete }) => complete),
     endUnused: () => {
-      for (const socket of requestsAtWork.keys()) if (socket.bytesRead === 0) socket.destroy()
+      for (const socket of requestsOn.keys()) if (socket.bytesRead === 0) socket.destroy()
     },
   }
 }

@@ -26,7 +26,7 @@ export function answerError(
   }
   return reply
     .code(problem.status)
-    .headers(problem.headers)
+    .headers({ 'x-request-id': request.id, ...problem.headers }) // no hook runs for a bad URL
     .type(PROBLEM_MEDIA_TYPE)
     .send(JSON.stringify(problem.document))
 }

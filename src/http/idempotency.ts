@@ -5,6 +5,7 @@ import { fingerprintOf } from '../idempotency/fingerprint.ts'
 import { parseIdempotencyKey } from '../idempotency/key.ts'
 import type { AnsweredRequest, Claim, IdempotencyStore } from '../idempotency/store.ts'
 import { WaitingRoom } from '../idempotency/waiting-room.ts'
+import { headerLines } from './header-lines.ts'
 import { IdempotentRequest } from './idempotent-request.ts'
 import { preferredWait } from './prefer.ts'
 import { Problem } from './problem.ts'
@@ -276,12 +277,6 @@ function keyOf(request: FastifyRequest, required: boolean): string | undefined {
     )
   }
   return key
-}
-
-/** Each line of a header: `request.headers` joins several into one. */
-function headerLines(request: FastifyRequest, name: string): string[] {
-  const { rawHeaders } = request.raw
-  return rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1]?.toLowerCase() === name)
 }
 
 function defaultFingerprint(request: FastifyRequest): string {

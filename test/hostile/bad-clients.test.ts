@@ -41,10 +41,10 @@ function expectProblem(answer: RawAnswer | undefined, status: number, code: stri
   expect(JSON.parse(answer?.text ?? '')).toMatchObject({ status, code })
 }
 
-/** Cut off with 408, or without a word. */
+/** Cut off, and told why. */
 function expectCutOff(client: RawSocket): void {
   const [answer, ...others] = client.answers()
-  if (answer) expectProblem(answer, 408, 'request-timeout')
+  expectProblem(answer, 408, 'request-timeout')
   expect(others).toEqual([])
 }
 
@@ -258,10 +258,10 @@ describe('a request whose end is ambiguous', () => {
   })
 })
 
-/** With 400; or without a word, once the headers were read. */
+/** Once, and nothing that followed was read. */
 function expectRefused(client: RawSocket): void {
   const [answer, ...others] = client.answers()
-  if (answer) expectProblem(answer, 400, 'bad-request')
+  expectProblem(answer, 400, 'bad-request')
   expect(others).toEqual([])
 }
 

@@ -130,6 +130,20 @@ describe('a problem document', () => {
     const reply = await get(port, '/%zz')
     expect(reply).toMatchObject({ status: 400, json: { code: 'bad-request' } })
     expect(reply.headers['content-type']).toContain('application/problem+json')
+    expect(reply.headers['x-request-id']).toMatch(/^[0-9a-f-]{36}$/)
+  })
+
+  test.each([
+    ['no Host', ''],
+    ['two Hosts', 'Host: a\r\nHost: b\r\n'],
+  ])('answers %s', async (_name, hosts) => {
+    const { port } = await startService()
+    const answer = await sendRaw(
+      port,
+      `GET /problems/overloaded HTTP/1.1\r\n${hosts}Connection: close\r\n\r\n`,
+    )
+    expect(answer).toMatch(/^HTTP\/1\.1 400 /)
+    expect(answer).toContain('"code":"bad-request"')
   })
 
   test('answers what is not HTTP', async () => {
