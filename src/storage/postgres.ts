@@ -158,29 +158,55 @@ const STARTING = [
  */
 export async function untilPostgresAnswers(url: string, { started = false } = {}): Promise<void> {
   const passing = started ? STARTING : [...STARTING, 'ECONNREFUSED']
+  try {
+    await duringStart(
+      url,
+      (client) => withDeadline(client`select 1`, QUERY_DEADLINE_MS, 'it says nothing'),
+      passing,
+    )
+  } catch (error) {
+    const { code, message } = error as Error & { code?: string }
+    throw new StartError(`Postgres at ${placeOf(url)} does not answer: ${message || code}`)
+  }
+}
+
+/**
+ * Runs a job in a session of its own, and again if Postgres is starting or stopping meanwhile.
+ *
+ * @throws what the job throws otherwise, or still throws after `START_TIMEOUT_MS`
+ */
+export async function duringStart(
+  url: string,
+  job: (client: postgres.Sql) => Promise<unknown>,
+  passing = [...STARTING, 'ECONNREFUSED'],
+): Promise<void> {
   const giveUpAt = performance.now() + START_TIMEOUT_MS
   while (true) {
-    const failure = await inSession(url, (client) =>
-      withDeadline(client`select 1`, QUERY_DEADLINE_MS, 'it says nothing'),
-    ).then(
-      () => undefined,
-      (error: unknown) => error,
-    )
-    if (failure === undefined) return
-    const { code, message } = failure as Error & { code?: string }
-    // Without a code: it said nothing, or hung up.
-    const isPassing = code === undefined || passing.includes(code)
-    if (!isPassing || performance.now() > giveUpAt) {
-      throw new StartError(`Postgres at ${placeOf(url)} does not answer: ${message || code}`)
+    try {
+      await inSession(url, job)
+      return
+    } catch (error) {
+      const cause = error instanceof DrizzleQueryError ? error.cause : error
+      const { code = '' } = cause as { code?: string }
+      const isPassing =
+        passing.includes(code) ||
+        cause instanceof SessionLostError ||
+        cause instanceof DeadlineError
+      if (!isPassing || performance.now() > giveUpAt) throw cause
+      await sleep(RETRY_MS)
     }
-    await sleep(RETRY_MS)
   }
+}
+
+/** A session whose connection is gone; what became of its job is unknown. */
+class SessionLostError extends Error {
+  override name = 'SessionLostError'
 }
 
 /**
  * Runs a job, whose locks and statements belong together, on one connection of its own.
  *
- * @throws Error if the connection is lost, whatever became of the job: the driver can leave a
+ * @throws {SessionLostError} if the connection is lost, whatever became of the job: the driver can leave a
  * transaction pending for ever whose connection is gone
  */
 export async function inSession<T>(
@@ -189,7 +215,7 @@ export async function inSession<T>(
 ): Promise<T> {
   let onclose = () => {}
   const lost = new Promise<never>((_, reject) => {
-    onclose = () => reject(new Error('the connection to Postgres was lost'))
+    onclose = () => reject(new SessionLostError('the connection to Postgres was lost'))
   })
   lost.catch(() => {}) // the session's own end, too
   const client = postgres(url, {
