@@ -37,20 +37,21 @@ export async function cleanUp(
   { keyRetentionDays }: { keyRetentionDays: number },
   signal?: AbortSignal,
 ): Promise<CleanUpReport | undefined> {
-  // The lock belongs to the session, and ends with it.
   return inSession(databaseUrl, async (client) => {
     const database = drizzle(client)
     const [lock] = await database.execute<{ held: boolean }>(
       sql`select pg_try_advisory_lock(${CLEAN_UP_LOCK}) as held`,
     )
     if (!lock?.held) return undefined
-    return {
-      releasedKeys:
-        keyRetentionDays === 0
-          ? 0
-          : await inBatches((limit) => releaseOldKeys(database, keyRetentionDays, limit), signal),
-      deletedRecords: await inBatches((limit) => deleteExpiredRecords(database, limit), signal),
+    const releaseBatch = (limit: number) => releaseOldKeys(database, keyRetentionDays, limit)
+    const deleteBatch = (limit: number) => deleteExpiredRecords(database, limit)
+    const report = {
+      releasedKeys: keyRetentionDays === 0 ? 0 : await inBatches(releaseBatch, signal),
+      deletedRecords: await inBatches(deleteBatch, signal),
     }
+    // A session that fails ends its lock, too, but only once Postgres has noticed.
+    await database.execute(sql`select pg_advisory_unlock(${CLEAN_UP_LOCK})`)
+    return report
   })
 }
 
