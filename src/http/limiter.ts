@@ -1,6 +1,7 @@
 import { isIP } from 'node:net'
 import fastifyRateLimit, { normalizeIP, type RateLimitPluginOptions } from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { Problem } from './problem.ts'
 
 /** Clients counted at once in this process: about 2 MB, and more than one window of one instance sees. */
 const LOCAL_CLIENTS = 10_000
@@ -25,6 +26,14 @@ export async function createLimiter(app: FastifyInstance, options: RateLimitPlug
   })
   if (limiter === undefined) throw new Error('the limiter was not made')
   return limiter
+}
+
+/** The refusal of a request beyond a limit. @param ttlInSeconds until the window ends */
+export function limitExceeded(rule: string, ttlInSeconds: number): Problem {
+  const wait = Math.max(1, ttlInSeconds)
+  return new Problem('rate-limit-exceeded', `${rule}; wait ${wait} s.`, {
+    headers: { 'retry-after': String(wait) },
+  })
 }
 
 /** The client's address or network. Some proxies add its port, and anybody can send them nonsense. */

@@ -1,7 +1,6 @@
 import { fastifyPlugin } from 'fastify-plugin'
 import type { RedisConnection } from '../storage/redis.ts'
-import { createLimiter } from './limiter.ts'
-import { Problem } from './problem.ts'
+import { createLimiter, limitExceeded } from './limiter.ts'
 
 /**
  * Allows each client a number of requests in a fixed window; a client is its IPv4 address or its
@@ -35,12 +34,8 @@ export const rateLimit = fastifyPlugin(
         'x-ratelimit-reset': count.ttlInSeconds,
       })
       if (!count.isExceeded) return
-      const wait = Math.max(1, count.ttlInSeconds)
-      throw new Problem(
-        'rate-limit-exceeded',
-        `At most ${max} requests are allowed in ${timeWindow / 1000} s; wait ${wait} s.`,
-        { headers: { 'retry-after': String(wait) } },
-      )
+      const rule = `At most ${max} requests are allowed in ${timeWindow / 1000} s`
+      throw limitExceeded(rule, count.ttlInSeconds)
     })
   },
 )

@@ -1,6 +1,6 @@
 import { createHmac, createSecretKey, type KeyObject, timingSafeEqual } from 'node:crypto'
 import { fastifyPlugin } from 'fastify-plugin'
-import { createLimiter } from './limiter.ts'
+import { createLimiter, limitExceeded } from './limiter.ts'
 import { Problem } from './problem.ts'
 
 const HEX_SHA256 = /^[0-9a-f]{64}$/i
@@ -28,10 +28,7 @@ export const signature = fastifyPlugin(
       if (isSignedWithAny(keys, request.rawBody, given)) return
       const failures = await countFailure(request)
       if (!failures.isAllowed && failures.isExceeded) {
-        const wait = Math.max(1, failures.ttlInSeconds)
-        throw new Problem('rate-limit-exceeded', `Too many wrong signatures; wait ${wait} s.`, {
-          headers: { 'retry-after': String(wait) },
-        })
+        throw limitExceeded('Too many wrong signatures', failures.ttlInSeconds)
       }
       if (given === undefined) {
         throw new Problem('signature-missing', 'X-Signature is required.', { headers: CHALLENGE })

@@ -1,12 +1,11 @@
 import { execFileSync } from 'node:child_process'
-import { once } from 'node:events'
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import * as fs from 'node:fs/promises'
-import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import postgres from 'postgres'
 import { StartError } from '../start-error.ts'
+import { freePort } from './free-port.ts'
 import { type Cluster, DATABASE, openCluster, runProgram, USER } from './postgres-cluster.ts'
 
 /** A running Postgres that this process owns until it calls `stop`. */
@@ -172,14 +171,6 @@ const pgCtl = (cluster: Cluster, ...args: string[]) =>
     String(PG_CTL_SECONDS),
     ...args,
   ])
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  await once(server.close(), 'close')
-  return port
-}
 
 /** Reads what a running Postgres says of itself: its process id and its port. */
 function readPidFile({ data }: Cluster) {

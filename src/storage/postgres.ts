@@ -56,11 +56,16 @@ export class PoolFullError extends Error {
   readonly statusCode = 503
 }
 
-/**
- * By default the driver looks up array types on every new connection, and nobody handles the
- * rejection when that connection is lost meanwhile: it would end the process. We use no arrays.
- */
-const QUIET = { fetch_types: false, onnotice: () => {} }
+/** What all our connections have in common. */
+const CONNECTION_OPTIONS = {
+  connect_timeout: CONNECT_TIMEOUT_SECONDS,
+  // By default the delay grows to 20 s, for which the service would outlast Postgres's absence.
+  backoff: () => RECONNECT_DELAY_SECONDS,
+  // By default the driver looks up array types on every new connection, and nobody handles the
+  // rejection when that connection is lost meanwhile: it would end the process. We use no arrays.
+  fetch_types: false,
+  onnotice: () => {},
+}
 
 /** Opens a pool that connects on demand. @param url `postgres://…` */
 export function openPostgres(url: string, log: Logger): PostgresPool {
@@ -119,11 +124,8 @@ export function openPostgres(url: string, log: Logger): PostgresPool {
 function connect(url: string) {
   const client = postgres(url, {
     max: MAX_CONNECTIONS,
-    connect_timeout: CONNECT_TIMEOUT_SECONDS,
-    // By default the delay grows to 20 s, for which the service would outlast Postgres's absence.
-    backoff: () => RECONNECT_DELAY_SECONDS,
     connection: { application_name: 'order-once' },
-    ...QUIET,
+    ...CONNECTION_OPTIONS,
   })
   return { client, database: drizzle(client) }
 }
@@ -218,13 +220,7 @@ export async function inSession<T>(
     onclose = () => reject(new SessionLostError('the connection to Postgres was lost'))
   })
   lost.catch(() => {}) // the session's own end, too
-  const client = postgres(url, {
-    max: 1,
-    connect_timeout: CONNECT_TIMEOUT_SECONDS,
-    backoff: () => RECONNECT_DELAY_SECONDS,
-    onclose,
-    ...QUIET,
-  })
+  const client = postgres(url, { max: 1, onclose, ...CONNECTION_OPTIONS })
   try {
     return await Promise.race([job(client), lost])
   } finally {

@@ -11,7 +11,7 @@ import {
   type IdempotencyStore,
   idempotency,
 } from '../../src/idempotency-plugin.ts'
-import { freePort } from '../support/free-port.ts'
+import { freePort } from '../../src/storage/free-port.ts'
 import { createGate } from '../support/gate.ts'
 import { until } from '../support/until.ts'
 

@@ -1,7 +1,7 @@
 import { pino } from 'pino'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { freePort } from '../../src/storage/free-port.ts'
 import { openRedis } from '../../src/storage/redis.ts'
-import { freePort } from '../support/free-port.ts'
 import { redisServer, startPrivateRedis } from '../support/private-redis.ts'
 import { until } from '../support/until.ts'
 

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
-import { freePort } from './free-port.ts'
+import { freePort } from '../../src/storage/free-port.ts'
 import { until } from './until.ts'
 
 const SERVER = fileURLToPath(new URL('../../dist/server.js', import.meta.url))
