@@ -42,7 +42,7 @@ async function start(settings: Settings, logger: Logger): Promise<() => Promise<
     const app = await buildApp({
       settings,
       logger,
-      orders: createOrdersRepository(postgres),
+      orders: createOrdersRepository(postgres, { maxBatch: settings.maxInsertBatch }),
       idempotencyStore: createIdempotencyStore(settings, stores, logger),
       redis,
     })

@@ -50,6 +50,8 @@ const Environment = Type.Object({
     default: 409,
     description: '409 or 422',
   }),
+  // At most 1000: no statement may hold up the others for long, and a full one is sent in no time.
+  INSERT_BATCH_MAX: integer(1, 1000, 500),
   // At most 16 MiB: beyond it, one JSON.parse holds up every other request for too long.
   MAX_BODY_BYTES: integer(1, 16 * 1024 * 1024, 64 * 1024),
   TRUST_PROXY: Type.Optional(
@@ -97,6 +99,8 @@ export interface Settings {
   }
   /** how many days an order holds its key; 0: for ever */
   keyRetentionDays: number
+  /** the most orders in one insert; 1: each has a statement of its own */
+  maxInsertBatch: number
   maxBodyBytes: number
   /** addresses and CIDR ranges of proxies whose X-Forwarded-For is believed */
   trustedProxies: string[]
@@ -149,6 +153,7 @@ export function parseSettings(
       store: env.IDEMPOTENCY_STORE,
     },
     keyRetentionDays: env.KEY_RETENTION_DAYS,
+    maxInsertBatch: env.INSERT_BATCH_MAX,
     maxBodyBytes: env.MAX_BODY_BYTES,
     trustedProxies,
     embeddedOnly: env.STORES === 'embedded',

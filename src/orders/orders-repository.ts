@@ -1,5 +1,7 @@
 import { eq, sql } from 'drizzle-orm'
+import postgres from 'postgres'
 import { v7 as uuidv7 } from 'uuid'
+import { Batcher } from '../batcher.ts'
 import type { Database, PostgresPool } from '../storage/postgres.ts'
 import type { OrderInput } from './order.ts'
 import { orders } from './orders-table.ts'
@@ -23,63 +25,153 @@ export interface OrdersRepository {
   findByKey(key: string): Promise<Order | undefined>
 }
 
+/** How inserts go to Postgres. */
+export interface InsertOptions {
+  /** the most orders in one statement; 1: each has a statement of its own */
+  maxBatch: number
+}
+
 /** A key can be released between the refused insert and the look for its row, but hardly twice. */
 const MAX_ATTEMPTS = 3
 
-/** Keeps orders in the given database. */
-export function createOrdersRepository(pool: PostgresPool): OrdersRepository {
-  // The pool can replace its connections, and with them what was prepared for them.
-  const preparedFor = new WeakMap<Database, ReturnType<typeof prepare>>()
-  function queries(database: Database) {
-    let prepared = preparedFor.get(database)
-    if (prepared === undefined) {
-      prepared = prepare(database)
-      preparedFor.set(database, prepared)
+/**
+ * While one batch is carried out, Postgres and this process prepare the next; more would only be
+ * smaller ones.
+ */
+const MAX_BATCHES_ON_THE_WAY = 2
+/** As many single rows as the pool has connections. */
+const MAX_ROWS_ON_THE_WAY = 10
+
+/**
+ * Orders that wait for a batch, in batches: all of them go when those on the way have returned, so
+ * that none waits longer than one query may take.
+ */
+const MAX_BATCHES_WAITING = MAX_BATCHES_ON_THE_WAY
+/** The least that may wait, however small the batches: what Postgres does in about half a second. */
+const MIN_ROWS_WAITING = 1_000
+
+/**
+ * One shape for any number of rows, so that Postgres prepares it once. It returns the inserted ones,
+ * without what is known here already.
+ */
+const INSERT_ROWS = `
+  insert into orders (id, user_id, item, amount, idempotency_key, request_fingerprint)
+  select id, user_id, item, amount, idempotency_key, request_fingerprint
+  from json_to_recordset($1::text::json) as new (
+    id uuid, user_id text, item text, amount numeric, idempotency_key text, request_fingerprint text
+  )
+  on conflict (idempotency_key) do nothing
+  returning id, created_at`
+
+/** A row on its way, in the table's terms. */
+interface NewRow {
+  id: string
+  user_id: string
+  item: string
+  amount: number
+  idempotency_key: string
+  request_fingerprint: string
+}
+
+/**
+ * Keeps orders in the given database. What is to be inserted while an insert is on its way gathers,
+ * and goes as one statement when that one returns.
+ */
+export function createOrdersRepository(
+  pool: PostgresPool,
+  { maxBatch }: InsertOptions,
+): OrdersRepository {
+  const inserts = new Batcher<NewRow, Date | undefined>({
+    send: insertRows,
+    maxItems: maxBatch,
+    maxOnTheWay: maxBatch === 1 ? MAX_ROWS_ON_THE_WAY : MAX_BATCHES_ON_THE_WAY,
+    maxWaiting: Math.max(MIN_ROWS_WAITING, MAX_BATCHES_WAITING * maxBatch),
+  })
+
+  /** @returns for each row when it was inserted; undefined if its key was taken */
+  async function insertRows(
+    rows: NewRow[],
+  ): Promise<(Date | undefined | Promise<Date | undefined>)[]> {
+    try {
+      const inserted = await insert(rows)
+      return rows.map(({ id }) => inserted.get(id))
+    } catch (error) {
+      if (rows.length === 1 || !mayBeForOneRow(error)) throw error
+      return rows.map(async (row) => (await insert([row])).get(row.id))
     }
-    return prepared
+  }
+
+  async function insert(rows: NewRow[]): Promise<Map<string, Date>> {
+    // Two statements that meet the same keys in another order would wait for each other.
+    const inOrder = rows.toSorted((a, b) => (a.idempotency_key < b.idempotency_key ? -1 : 1))
+    const inserted = await pool.run((database) =>
+      database.$client.unsafe(INSERT_ROWS, [JSON.stringify(inOrder)], { prepare: true }),
+    )
+    return new Map(inserted.map(({ id, created_at }) => [id, new Date(created_at)]))
   }
 
   async function findByKey(key: string): Promise<Order | undefined> {
-    const [order] = await pool.run((database) => queries(database).select.execute({ key }))
+    const [order] = await pool.run((database) => prepareFind(database).execute({ key }))
     return order
   }
 
   return {
     findByKey,
 
-    async insertOnce({ user_id: userId, item, amount, idempotencyKey, requestFingerprint }) {
-      const id = uuidv7()
-      const row = { id, userId, item, amount: String(amount), idempotencyKey, requestFingerprint }
+    async insertOnce({ idempotencyKey, requestFingerprint, ...input }) {
+      const row = {
+        id: uuidv7(),
+        ...input,
+        idempotency_key: idempotencyKey,
+        request_fingerprint: requestFingerprint,
+      }
       for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
-        const [inserted] = await pool.run((database) => queries(database).insert.execute(row))
-        if (inserted) return { order: inserted, inserted: true }
+        const createdAt = await inserts.add(row)
+        if (createdAt) return { order: orderOf(row, createdAt), inserted: true }
         const order = await findByKey(idempotencyKey)
-        if (order) return { order, inserted: order.id === id }
+        if (order) return { order, inserted: order.id === row.id }
       }
       throw new Error('the key was taken and released again and again')
     },
   }
 }
 
-/** Built once: drizzle takes as long to build a query as Postgres to run it. */
-function prepare(database: Database) {
-  const insert = database
-    .insert(orders)
-    .values({
-      id: sql.placeholder('id'),
-      userId: sql.placeholder('userId'),
-      item: sql.placeholder('item'),
-      amount: sql.placeholder('amount'),
-      idempotencyKey: sql.placeholder('idempotencyKey'),
-      requestFingerprint: sql.placeholder('requestFingerprint'),
-    })
-    .onConflictDoNothing({ target: orders.idempotencyKey })
-    .returning()
-    .prepare('insert_order')
-  const select = database
+const preparedFinds = new WeakMap<Database, ReturnType<typeof buildFind>>()
+
+/** Built once for each connection pool: it takes drizzle as long as Postgres takes to run it. */
+function prepareFind(database: Database) {
+  const prepared = preparedFinds.get(database) ?? buildFind(database)
+  preparedFinds.set(database, prepared)
+  return prepared
+}
+
+const buildFind = (database: Database) =>
+  database
     .select()
     .from(orders)
     .where(eq(orders.idempotencyKey, sql.placeholder('key')))
     .prepare('find_order_by_key')
-  return { insert, select }
+
+/** The row as it stands in the table: what it was given, and when. */
+function orderOf(row: NewRow, createdAt: Date): Order {
+  return {
+    id: row.id,
+    userId: row.user_id,
+    item: row.item,
+    amount: String(row.amount),
+    idempotencyKey: row.idempotency_key,
+    releasedKey: null,
+    requestFingerprint: row.request_fingerprint,
+    createdAt,
+  }
+}
+
+/**
+ * What Postgres says of itself rather than of a row, by class of SQLSTATE: connection lost,
+ * resources used up, shut down by an operator, system error.
+ */
+const NOT_FOR_A_ROW = ['08', '53', '57', '58']
+
+function mayBeForOneRow(error: unknown): boolean {
+  return error instanceof postgres.PostgresError && !NOT_FOR_A_ROW.includes(error.code.slice(0, 2))
 }

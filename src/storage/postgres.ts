@@ -6,7 +6,7 @@ import postgres from 'postgres'
 import { DeadlineError, withDeadline } from '../deadline.ts'
 import { StartError } from '../start-error.ts'
 
-export type Database = PostgresJsDatabase
+export type Database = PostgresJsDatabase & { $client: postgres.Sql }
 
 /** The connections to Postgres. */
 export interface PostgresPool {

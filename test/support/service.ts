@@ -48,7 +48,7 @@ export async function startInstance(stores: TestStores, variation: Variation = {
   )
   const pool = openPostgres(stores.database.url, logger)
   const redis = stores.redisSpace && (await openRedis(stores.redisSpace.url, logger))
-  const orders = createOrdersRepository(pool)
+  const orders = createOrdersRepository(pool, { maxBatch: settings.maxInsertBatch })
   const store = createIdempotencyStore(
     settings,
     { redis, postgres: pool, databaseUrl: stores.database.url, close: async () => {} },

@@ -1,0 +1,19 @@
+const SECONDS = /^\d+$/
+/** Every form of a date begins with its weekday. */
+const DATE = /^(mon|tue|wed|thu|fri|sat|sun)/i
+
+/**
+ * Reads a `Retry-After` header: a number of seconds, or a date in any of the three forms of HTTP.
+ *
+ * @param now ms since 1970
+ * @returns ms from now, 0 if the date has passed; undefined if the header is absent or malformed
+ * @see RFC 9110 §10.2.3 and §5.6.7
+ */
+export function retryAfterMs(header: string | null, now: number): number | undefined {
+  const value = header?.trim() ?? ''
+  if (SECONDS.test(value)) return Number(value) * 1000
+  if (!DATE.test(value)) return undefined
+  // The asctime form names no zone; it means UTC.
+  const date = Date.parse(value.endsWith('GMT') ? value : `${value} GMT`)
+  return Number.isNaN(date) ? undefined : Math.max(0, date - now)
+}
