@@ -3,11 +3,11 @@ import { pino } from 'pino'
 import { cleanUp } from '../src/clean-up.ts'
 import { readSettings } from '../src/settings.ts'
 import { StartError } from '../src/start-error.ts'
-import { openStores } from '../src/storage/stores.ts'
+import { prepareStores } from '../src/storage/stores.ts'
 
 try {
   const settings = readSettings()
-  const stores = await openStores(settings, pino({ level: 'silent' }))
+  const stores = await prepareStores(settings, pino({ level: 'silent' }))
   const report = await cleanUp(stores.databaseUrl, settings).finally(() => stores.close())
   if (report === undefined) console.log('Another instance is cleaning up; nothing was done.')
   else {

@@ -2,10 +2,10 @@
 import { pino } from 'pino'
 import { readSettings } from '../src/settings.ts'
 import { StartError } from '../src/start-error.ts'
-import { openStores } from '../src/storage/stores.ts'
+import { prepareStores } from '../src/storage/stores.ts'
 
 try {
-  const stores = await openStores(readSettings(), pino({ level: 'silent' }))
+  const stores = await prepareStores(readSettings(), pino({ level: 'silent' }))
   await stores.close()
   console.log('The database has the newest schema.')
 } catch (error) {

@@ -1,3 +1,4 @@
+import cluster from 'node:cluster'
 import closeWithGrace from 'close-with-grace'
 import { type Logger, pino } from 'pino'
 import { buildApp } from './app.ts'
@@ -6,59 +7,101 @@ import { createOrdersRepository } from './orders/orders-repository.ts'
 import { readSettings, type Settings } from './settings.ts'
 import { StartError } from './start-error.ts'
 import { createIdempotencyStore } from './storage/idempotency-store.ts'
-import { openStores } from './storage/stores.ts'
+import { connectStores, prepareStores, type StoreUrls } from './storage/stores.ts'
+import { failToStart, onCloseRequest, startWorkers } from './workers.ts'
 
 /** Requests at work have this long to finish before the process ends without them. */
 const CLOSE_DELAY_MS = 10_000
 
+/** Closes what was started. */
+type Close = () => Promise<void>
+
 try {
   const settings = readSettings()
   const logger = await createLogger(settings)
-  const starting = start(settings, logger)
-  closeWithGrace({ delay: CLOSE_DELAY_MS, logger }, async ({ signal, err }) => {
+  // The processes of one service close together, and their primary says so for all of them.
+  const level = cluster.isWorker ? 'debug' : 'info'
+  const starting = cluster.isWorker ? startWorker(settings, logger) : startService(settings, logger)
+  const grace = closeWithGrace({ delay: CLOSE_DELAY_MS, logger }, async ({ signal, err }) => {
     if (err) logger.fatal({ err }, 'closing after an unexpected error')
-    else logger.info(`closing on ${signal ?? 'idleness'}: finishing the requests at work`)
+    else logger[level](`closing on ${signal ?? 'request'}: finishing the requests at work`)
     const close = await starting
     await close()
-    logger.info('closed')
+    logger[level]('closed')
   })
+  if (cluster.isWorker) onCloseRequest(grace.close)
   await starting
 } catch (error) {
   if (!(error instanceof StartError)) throw error
-  process.stderr.write(`order-once cannot start: ${error.message}\n`)
-  process.exit(1)
+  if (cluster.isWorker) failToStart(error.message)
+  else {
+    process.stderr.write(`order-once cannot start: ${error.message}\n`)
+    process.exit(1)
+  }
 }
 
 /**
- * Opens the stores, builds the app and listens.
+ * Prepares the stores and serves requests, in this process or in several more.
+ *
+ * @throws {StartError} after closing what was open already
+ */
+async function startService(settings: Settings, logger: Logger): Promise<Close> {
+  const stores = await prepareStores(settings, logger)
+  try {
+    const close =
+      settings.workers === 1
+        ? await serve(settings, stores, logger)
+        : await startWorkers(settings.workers, stores, logger)
+    const stopCleaning = scheduleCleanUp(
+      (signal) => cleanUp(stores.databaseUrl, settings, signal),
+      logger,
+    )
+    return async () => {
+      await close()
+      await stopCleaning()
+      await stores.close()
+    }
+  } catch (error) {
+    await stores.close()
+    throw error
+  }
+}
+
+/** One process of several: its primary has prepared the stores, and told where they are. */
+async function startWorker(settings: Settings, logger: Logger): Promise<Close> {
+  const { databaseUrl, redisUrl } = settings
+  if (databaseUrl === undefined) throw new Error('a worker is started by its primary')
+  return serve(settings, { databaseUrl, redisUrl }, logger)
+}
+
+/**
+ * Connects to the stores, builds the app and listens.
  *
  * @returns what closes it all again: first the app, which finishes its requests, then the stores
  * @throws {StartError} after closing what was open already
  */
-async function start(settings: Settings, logger: Logger): Promise<() => Promise<void>> {
-  const stores = await openStores(settings, logger)
+async function serve(settings: Settings, urls: StoreUrls, logger: Logger): Promise<Close> {
+  const stores = await connectStores(urls, logger)
   try {
-    const { databaseUrl, postgres, redis } = stores
     const app = await buildApp({
       settings,
       logger,
-      orders: createOrdersRepository(postgres, { maxBatch: settings.maxInsertBatch }),
+      orders: createOrdersRepository(stores.postgres, { maxBatch: settings.maxInsertBatch }),
       idempotencyStore: createIdempotencyStore(settings, stores, logger),
-      redis,
+      redis: stores.redis,
     })
     await app
       .listen({
         host: settings.host,
         port: settings.port,
-        listenTextResolver: (address) => `order-once listens on ${address}`,
+        listenTextResolver: (address) =>
+          cluster.isWorker ? `ready at ${address}` : `order-once listens on ${address}`,
       })
       .catch((error) => {
         throw new StartError(listenFailure(error, settings))
       })
-    const stopCleaning = scheduleCleanUp((signal) => cleanUp(databaseUrl, settings, signal), logger)
     return async () => {
       await app.close()
-      await stopCleaning()
       await stores.close()
     }
   } catch (error) {
@@ -71,7 +114,7 @@ async function start(settings: Settings, logger: Logger): Promise<() => Promise<
 async function createLogger(settings: Settings): Promise<Logger> {
   const options = {
     level: settings.logLevel,
-    base: null,
+    base: cluster.isWorker ? { pid: process.pid } : null,
     serializers: { err: describeError },
   }
   if (!process.stdout.isTTY) return pino(options)

@@ -1,4 +1,5 @@
 import { BlockList, isIP } from 'node:net'
+import { availableParallelism } from 'node:os'
 import { envSchema } from 'env-schema'
 import Type, { type Static } from 'typebox'
 import { StartError } from './start-error.ts'
@@ -15,6 +16,11 @@ const Environment = Type.Object({
     description: 'the address to listen on, such as 127.0.0.1 or 0.0.0.0',
   }),
   PORT: integer(0, 65_535, 8080),
+  WORKERS: Type.String({
+    default: '1',
+    pattern: '^(auto|[1-9]|[1-9][0-9])$',
+    description: 'auto, for one on each core, or an integer from 1 to 99',
+  }),
   HMAC_SECRET: Type.String({
     default: DEVELOPMENT_SECRET,
     minLength: 1,
@@ -81,6 +87,8 @@ export interface Settings {
   production: boolean
   host: string
   port: number
+  /** how many processes serve requests */
+  workers: number
   /** any of them may sign */
   hmacSecrets: string[]
   /** wrong signatures of one client in a window of the rate limit, before it is told to wait */
@@ -140,6 +148,7 @@ export function parseSettings(
     production,
     host: env.HOST,
     port: env.PORT,
+    workers: env.WORKERS === 'auto' ? availableParallelism() : Number(env.WORKERS),
     hmacSecrets: secretsIn(env),
     maxSignatureFailures: env.SIGNATURE_FAILURES_MAX,
     databaseUrl: env.DATABASE_URL,

@@ -6,7 +6,7 @@ import { createRedisStore } from '../idempotency/redis-store.ts'
 import type { IdempotencyStore } from '../idempotency/store.ts'
 import type { Settings } from '../settings.ts'
 import { StartError } from '../start-error.ts'
-import type { Stores } from './stores.ts'
+import type { Connections } from './stores.ts'
 
 /**
  * The store of idempotency records that the settings name; by default Redis if there is one, else a
@@ -16,7 +16,7 @@ import type { Stores } from './stores.ts'
  */
 export function createIdempotencyStore(
   settings: Settings,
-  { redis, postgres }: Stores,
+  { redis, postgres }: Connections,
   log: Logger,
 ): IdempotencyStore {
   const options = {

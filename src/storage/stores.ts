@@ -5,31 +5,39 @@ import { migrateDatabase } from './migrate.ts'
 import { openPostgres, type PostgresPool, placeOf, untilPostgresAnswers } from './postgres.ts'
 import { openRedis, type RedisConnection } from './redis.ts'
 
-/** The open stores of a running service. */
-export interface Stores {
+/** Where the stores of a service are. */
+export interface StoreUrls {
   databaseUrl: string
+  /** undefined: there is no Redis */
+  redisUrl: string | undefined
+}
+
+/** The stores of a service, found and ready for its processes to connect to. */
+export interface Stores extends StoreUrls {
+  /** Stops the embedded database, if it runs. */
+  close(): Promise<void>
+}
+
+/** One process's connections to the stores. */
+export interface Connections {
   postgres: PostgresPool
   /** undefined: there is none */
   redis: RedisConnection | undefined
-  /** Closes the connections and stops the embedded database, if it runs. */
   close(): Promise<void>
 }
 
 /**
- * Opens the stores that the settings name; in development without any, those of
- * `docker-compose.yml` if they answer, else the embedded ones. The database is brought to the
- * newest schema.
+ * Finds the stores that the settings name; in development without any, those of
+ * `docker-compose.yml` if they answer, else the embedded ones, which it starts. The database is
+ * brought to the newest schema.
  *
  * @throws {StartError} if a store that is needed does not answer
  */
-export async function openStores(settings: Settings, log: Logger): Promise<Stores> {
+export async function prepareStores(settings: Settings, log: Logger): Promise<Stores> {
   const { databaseUrl, redisUrl, reason } = await locateStores(settings)
-  const closers: (() => Promise<unknown>)[] = []
-  const close = async () => {
-    for (const closer of closers.splice(0).reverse()) await closer()
-  }
+  let url = databaseUrl
+  let close = async () => {}
   try {
-    let url = databaseUrl
     if (url === undefined) {
       // Loaded only where it is used: production installs need not have it.
       const { startEmbeddedPostgres } = await import('./embedded-postgres.ts')
@@ -37,7 +45,7 @@ export async function openStores(settings: Settings, log: Logger): Promise<Store
         // Uncaught, it ends the process in good order; whoever started the service starts it anew.
         throw new Error('the embedded Postgres has ended')
       })
-      closers.push(() => embedded.stop())
+      close = () => embedded.stop()
       url = embedded.url
       log.info(`orders are kept in an embedded Postgres in ${embedded.directory} (${reason})`)
     } else {
@@ -45,20 +53,25 @@ export async function openStores(settings: Settings, log: Logger): Promise<Store
       log.info(`orders are kept in Postgres at ${placeOf(url)} (${reason})`)
     }
     await migrateDatabase(url)
-    const pool = openPostgres(url, log)
-    closers.push(() => pool.close())
-
-    let redis: RedisConnection | undefined
-    if (redisUrl === undefined) {
-      log.info(`rate-limit counters are kept in the memory of this process (${reason})`)
-    } else {
-      redis = await openRedis(redisUrl, log)
-      closers.push(redis.close)
-      log.info(`rate-limit counters are kept in Redis at ${placeOf(redisUrl)} (${reason})`)
-    }
-    return { databaseUrl: url, postgres: pool, redis, close }
   } catch (error) {
     await close()
     throw error
+  }
+  const place = redisUrl ? `Redis at ${placeOf(redisUrl)}` : 'the memory of this process'
+  log.info(`rate-limit counters are kept in ${place} (${reason})`)
+  return { databaseUrl: url, redisUrl, close }
+}
+
+/** Connects to the stores; to Postgres on demand, to Redis as soon as it answers. */
+export async function connectStores(urls: StoreUrls, log: Logger): Promise<Connections> {
+  const postgres = openPostgres(urls.databaseUrl, log)
+  const redis = urls.redisUrl === undefined ? undefined : await openRedis(urls.redisUrl, log)
+  return {
+    postgres,
+    redis,
+    close: async () => {
+      await redis?.close()
+      await postgres.close()
+    },
   }
 }

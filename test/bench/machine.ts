@@ -2,8 +2,11 @@ import { arch, availableParallelism, cpus, release, totalmem, type } from 'node:
 import type { Circumstances } from './results.ts'
 import type { Stores } from './stores.ts'
 
-/** Now and here. */
-export function describeCircumstances(stores: Stores): Circumstances {
+/** Now and here, with so many processes and connections. */
+export function describeCircumstances(
+  { processes, connections }: Pick<Circumstances, 'processes' | 'connections'>,
+  stores: Stores,
+): Circumstances {
   return {
     date: new Date().toISOString(),
     machine: {
@@ -15,5 +18,7 @@ export function describeCircumstances(stores: Stores): Circumstances {
       postgres: stores.postgresVersion,
       redis: stores.redisVersion,
     },
+    processes,
+    connections,
   }
 }

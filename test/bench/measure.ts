@@ -1,7 +1,9 @@
 import { type Case, RECIPES, type Recipe } from './cases.ts'
+import { cpuPerRequest } from './cpu-time.ts'
 import type { Answers, Load } from './load.ts'
+import type { LoadGenerator } from './load-generator.ts'
 import { measurePgbench } from './pgbench.ts'
-import type { Part, Run } from './results.ts'
+import type { Run } from './results.ts'
 import { type Service, startService } from './service.ts'
 import type { World } from './world.ts'
 
@@ -40,15 +42,7 @@ async function measureService(
 ): Promise<Run> {
   const recipe: Recipe = RECIPES[plan.kind]
   const knownKeys = Array.from({ length: KNOWN_KEYS }, (_, index) => `known-${round}-${index}`)
-  const template: Omit<Load, 'requests'> = {
-    port: service.port,
-    connections: plan.connections,
-    body: recipe.body,
-    signature: recipe.signature,
-    knownKeys,
-    knownInTen: recipe.knownInTen,
-    orderedKeys: false,
-  }
+  const template = { ...loadOf(recipe, service.port, plan.connections), knownKeys }
   const prepare = async () => {
     if (recipe.knownInTen === 0) return
     const { body, signature } = RECIPES['new orders']
@@ -57,11 +51,7 @@ async function measureService(
   }
 
   await prepare()
-  let rate = FIRST_REQUESTS
-  for (const warmUpSeconds of [1, WARM_UP_SECONDS]) {
-    const requests = requestsFor(rate, warmUpSeconds, plan.connections)
-    rate = (await load.send({ ...template, requests })).perSecond
-  }
+  const rate = await warmUp(template, load)
   if (recipe.creates) {
     await stores.empty()
     await prepare()
@@ -78,10 +68,6 @@ async function measureService(
   const after = cpu()
   const newRows = (await stores.countOrders()) - rows
   const { requests, perSecond, p50, p99, mean } = answers
-  const perRequest = (part: Exclude<Part, 'load'>) => {
-    const [from, to] = [before[part], after[part]]
-    return from === null || to === null ? null : (to - from) / requests
-  }
   return {
     ...plan,
     round,
@@ -90,19 +76,33 @@ async function measureService(
     p50,
     p99,
     mean,
-    cpu: {
-      service: perRequest('service'),
-      postgres: perRequest('postgres'),
-      redis: perRequest('redis'),
-      load: answers.cpu / requests,
-    },
+    cpu: { ...cpuPerRequest(before, after, requests), load: answers.cpu / requests },
     memory: service.memory(),
     faults: faultsIn(answers, recipe, newRows, service),
   }
 }
 
+/** Sends the same requests for a while. @returns how many a second are answered then */
+export async function warmUp(template: Omit<Load, 'requests'>, load: LoadGenerator) {
+  let rate = FIRST_REQUESTS
+  for (const seconds of [1, WARM_UP_SECONDS]) {
+    const requests = requestsFor(rate, seconds, template.connections)
+    rate = (await load.send({ ...template, requests })).perSecond
+  }
+  return rate
+}
+
+/** What a recipe has sent, but for the number of requests; all keys are new, and random. */
+export function loadOf(
+  { body, signature, knownInTen }: Recipe,
+  port: number,
+  connections: number,
+): Omit<Load, 'requests'> {
+  return { port, connections, body, signature, knownKeys: [], knownInTen, orderedKeys: false }
+}
+
 /** How many requests take about so long; every connection has the same share of them. */
-export function requestsFor(perSecond: number, seconds: number, connections: number): number {
+function requestsFor(perSecond: number, seconds: number, connections: number): number {
   const share = Math.ceil((perSecond * seconds) / connections)
   return Math.max(share, LEAST_SHARE) * connections
 }

@@ -5,6 +5,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { disown, own } from '../faults/owned-processes.ts'
 import type { Case } from './cases.ts'
+import { cpuPerRequest } from './cpu-time.ts'
 import { cpuOfEndedChildren } from './process-tree.ts'
 import type { Run } from './results.ts'
 import type { World } from './world.ts'
@@ -44,10 +45,6 @@ export async function measurePgbench(
   const after = cpu()
   const requests = figure(output, /transactions actually processed: (\d+)/)
   const rows = await stores.countOrders()
-  const perRequest = (part: 'postgres' | 'redis' | 'load') => {
-    const [from, to] = [before[part], after[part]]
-    return from === null || to === null ? null : (to - from) / requests
-  }
   return {
     ...plan,
     round,
@@ -56,12 +53,7 @@ export async function measurePgbench(
     p50: null,
     p99: null,
     mean: figure(output, /latency average = ([\d.]+) ms/),
-    cpu: {
-      service: null,
-      postgres: perRequest('postgres'),
-      redis: null,
-      load: perRequest('load'),
-    },
+    cpu: { ...cpuPerRequest(before, after, requests), service: null, redis: null },
     memory: [],
     faults: rows === requests ? [] : [`${requests} orders expected, Postgres has ${rows}`],
   }

@@ -20,8 +20,8 @@ export interface RoundOptions {
 
 /** Measures all cases in turn, and again, each time from another one on. */
 export async function measureRounds(options: RoundOptions, world: World): Promise<CaseResults> {
-  const { rounds, seconds, processes, connections, only } = options
-  const circumstances = describeCircumstances(world.stores)
+  const { rounds, seconds, only } = options
+  const circumstances = describeCircumstances(options, world.stores)
   const cases = listCases(options).filter(
     ({ name, kind }) =>
       name.includes(only) && (pgbench !== undefined || kind !== 'Postgres alone (pgbench)'),
@@ -39,5 +39,5 @@ export async function measureRounds(options: RoundOptions, world: World): Promis
       runs.push(run)
     }
   }
-  return { ...circumstances, rounds, seconds, processes, connections, runs }
+  return { ...circumstances, rounds, seconds, runs }
 }

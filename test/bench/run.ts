@@ -1,65 +1,102 @@
 import { writeFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
+import { formatResults, keepResults, readResults, writeDocuments } from './documents.ts'
+import { measureEndurance } from './endurance.ts'
+import { measureLargeTable } from './large-table.ts'
+import { faultsOf, type Results } from './results.ts'
 import { measureRounds } from './rounds.ts'
 import { caseTable, targetTable } from './tables.ts'
 import { columns } from './text.ts'
-import { openWorld } from './world.ts'
+import { openWorld, type World } from './world.ts'
 
 const USAGE = `usage: npm run bench -- [options]
-  --rounds N --seconds N       how often each case is measured (3) and for how long (5)
-  --processes N                the larger number of processes (2)
-  --connections N              of most cases (64)
-  --only TEXT                  only the cases whose names have it in them
-  --quick                      one round of 2 s, without the sweep over connections
-  --json FILE                  the results, as JSON`
+  --cases              all cases in turn, and a sweep over connections (without another part: this)
+  --endurance          a million orders through one service
+  --large-table        what an order costs among ten million
+  --rounds N           how often each case is measured (3)
+  --seconds N          for how long each time, about (5)
+  --processes N        the larger number of processes (2)
+  --connections N      of most cases (64)
+  --quick              one round of 2 s, no sweep; writes nothing to docs/
+  --only TEXT          only cases whose names have it in them; writes nothing to docs/
+  --json FILE          writes this run's results there
+  --render             measures nothing: writes docs/ again from docs/benchmarks.json`
 
-/** Measures, and prints. @returns the exit code */
+type Options = ReturnType<typeof parseOptions>
+
+/** Measures, prints and writes the documents. @returns the exit code */
 async function main(): Promise<number> {
   const options = parseOptions()
+  if (options.render) {
+    await writeDocuments(await readResults())
+    return 0
+  }
   const broken = new Promise<never>((_, reject) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) {
       process.on(signal, () => reject(new Error(`broken off by ${signal}`)))
     }
   })
+  broken.catch(() => {}) // it may come before anything is measured, or after
   const world = await openWorld()
+  let results: Results
   try {
-    const results = await Promise.race([measureRounds(options, world), broken])
-    console.log(`\n${columns(caseTable(results.runs))}`)
-    console.log(`\n${columns(targetTable(results))}`)
-    if (options.json) await writeFile(options.json, `${JSON.stringify(results, undefined, 2)}\n`)
-    const isVoid = results.runs.some(({ faults }) => faults.length > 0)
-    if (isVoid) console.error('\nSOME RUNS ARE VOID: their figures do not count.')
-    return isVoid ? 1 : 0
+    results = await Promise.race([measureAll(options, world), broken])
   } finally {
     await world.close()
   }
+  if (options.json) await writeFile(options.json, formatResults(results))
+  if (!options.quick && options.only === '') await keepResults(results)
+  const faults = faultsOf(results)
+  if (faults.length > 0) console.error(`\nFIGURES ARE VOID:\n${faults.join('\n')}`)
+  return faults.length > 0 ? 1 : 0
+}
+
+async function measureAll(options: Options, world: World): Promise<Results> {
+  const results: Results = {}
+  if (options.cases) {
+    results.cases = await measureRounds(options, world)
+    console.log(`\n${columns(caseTable(results.cases.runs))}`)
+    console.log(`\n${columns(targetTable(results.cases))}`)
+  }
+  if (options.endurance) results.endurance = await measureEndurance(options, world)
+  if (options.largeTable) results.largeTable = await measureLargeTable(options, world)
+  return results
 }
 
 function parseOptions() {
   const { values } = parseArgs({
     options: {
+      cases: { type: 'boolean', default: false },
+      endurance: { type: 'boolean', default: false },
+      'large-table': { type: 'boolean', default: false },
       rounds: { type: 'string', default: '3' },
       seconds: { type: 'string', default: '5' },
       processes: { type: 'string', default: '2' },
       connections: { type: 'string', default: '64' },
-      only: { type: 'string', default: '' },
       quick: { type: 'boolean', default: false },
+      only: { type: 'string', default: '' },
       json: { type: 'string' },
+      render: { type: 'boolean', default: false },
     },
   })
-  const { quick, only, json } = values
+  const { endurance, 'large-table': largeTable, quick, only, json, render } = values
   const options = {
+    cases: values.cases || !(endurance || largeTable),
+    endurance,
+    largeTable,
     rounds: quick ? 1 : Number(values.rounds),
     seconds: quick ? 2 : Number(values.seconds),
     processes: Number(values.processes),
     connections: Number(values.connections),
     sweep: !quick,
+    quick,
     only,
     json,
+    render,
   }
   const { rounds, seconds, processes, connections } = options
-  const isWhole = [rounds, seconds, processes, connections].every(Number.isInteger)
-  if (!isWhole || rounds < 1 || seconds < 1 || processes < 2 || connections < 1) {
+  const areWhole = [rounds, seconds, processes, connections].every(Number.isInteger)
+  if (!areWhole || rounds < 1 || seconds < 1 || processes < 2 || connections < 1) {
     throw new Error(USAGE)
   }
   return options
@@ -71,5 +108,5 @@ try {
   console.error('The benchmark was not finished:', error)
   process.exitCode = 1
 }
-// What was broken off may still hold the process open; what it has started is killed with it.
+// What was broken off may still hold this process; what it has started is killed with it.
 process.exit()

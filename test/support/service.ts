@@ -51,7 +51,7 @@ export async function startInstance(stores: TestStores, variation: Variation = {
   const orders = createOrdersRepository(pool, { maxBatch: settings.maxInsertBatch })
   const store = createIdempotencyStore(
     settings,
-    { redis, postgres: pool, databaseUrl: stores.database.url, close: async () => {} },
+    { redis, postgres: pool, close: async () => {} },
     logger,
   )
   const app = await buildApp({
