@@ -19,6 +19,7 @@ import { WaitingRoom } from './idempotency/waiting-room.ts'
 import { maxDecimalsKeyword } from './orders/order.ts'
 import { orderFingerprint, orderRoutes, recoverAnswer } from './orders/order-routes.ts'
 import type { OrdersRepository } from './orders/orders-repository.ts'
+import { createRedisHits } from './rate-limit/redis-hits.ts'
 import type { Settings } from './settings.ts'
 import type { RedisConnection } from './storage/redis.ts'
 
@@ -96,7 +97,10 @@ export async function buildApp(resources: AppResources) {
       maxFailures: settings.maxSignatureFailures,
       windowMs: settings.rateLimit.windowMs,
     })
-    await signed.register(rateLimit, { ...settings.rateLimit, redis })
+    await signed.register(rateLimit, {
+      ...settings.rateLimit,
+      countHit: redis && createRedisHits(redis.client, { ...settings.rateLimit, ask: redis.ask }),
+    })
     await signed.register(bodyCheck)
     await signed.register(idempotency, {
       store: idempotencyStore,

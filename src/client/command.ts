@@ -1,10 +1,9 @@
 import { type Command, HELP, readFlags, UsageError } from './flags.ts'
 import { progressBar } from './progress-bar.ts'
-import { repeatOrder } from './repeat-order.ts'
+import { isExactlyOnce, repeatOrder } from './repeat-order.ts'
 import {
   answerText,
   attemptText,
-  isExactlyOnce,
   outcomeForPrograms,
   requestText,
   tallyHints,

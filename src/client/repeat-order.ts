@@ -17,6 +17,10 @@ export interface Tally {
   bodies: string[]
 }
 
+/** Whether the order was created exactly once, and every answer with it is the same. */
+export const isExactlyOnce = ({ orderIds, bodies }: Tally) =>
+  orderIds.length === 1 && bodies.length === 1
+
 /**
  * Sends the same order many times, some of them at once, to show that it is created exactly once.
  * Nothing is repeated on a refusal, so that every answer of the service is counted.

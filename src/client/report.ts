@@ -1,5 +1,5 @@
 import type { Answer, NoAnswer } from './post-order.ts'
-import type { Tally } from './repeat-order.ts'
+import { isExactlyOnce, type Tally } from './repeat-order.ts'
 import type { Attempt, Outcome } from './send-order.ts'
 import type { SignedOrder } from './sign.ts'
 
@@ -64,10 +64,6 @@ export function outcomeForPrograms(key: string, { attempts, last, gaveUp }: Outc
     order: answer?.order ?? null,
   }
 }
-
-/** Whether the order was created exactly once, and every answer with it is the same. */
-export const isExactlyOnce = ({ orderIds, bodies }: Tally) =>
-  orderIds.length === 1 && bodies.length === 1
 
 export function tallyText(tally: Tally): string {
   const rows: [string, number][] = [

@@ -6,7 +6,7 @@ const DATE = /^(mon|tue|wed|thu|fri|sat|sun)/i
  * Reads a `Retry-After` header: a number of seconds, or a date in any of the three forms of HTTP.
  *
  * @param now ms since 1970
- * @returns ms from now, 0 if the date has passed; undefined if the header is absent or malformed
+ * @returns whole ms from now, 0 if the date has passed; undefined if the header is absent or malformed
  * @see RFC 9110 §10.2.3 and §5.6.7
  */
 export function retryAfterMs(header: string | null, now: number): number | undefined {
@@ -15,5 +15,5 @@ export function retryAfterMs(header: string | null, now: number): number | undef
   if (!DATE.test(value)) return undefined
   // The asctime form names no zone; it means UTC.
   const date = Date.parse(value.endsWith('GMT') ? value : `${value} GMT`)
-  return Number.isNaN(date) ? undefined : Math.max(0, date - now)
+  return Number.isNaN(date) ? undefined : Math.max(0, Math.ceil(date - now))
 }

@@ -90,11 +90,12 @@ export async function sendOrder(
     }
     attempts.push(attempt)
     const waitMs = askedWaitMs(last, endedAt) + backOffMs(attempts.length, random)
-    const gaveUp = mayPass(last) ? boundMet(attempts.length, endedAt + waitMs) : undefined
-    const repeats = mayPass(last) && !gaveUp
-    if (repeats) attempt.waitMs = waitMs
+    const isSettled = !mayPass(last)
+    const gaveUp = isSettled ? undefined : boundMet(attempts.length, endedAt + waitMs)
+    const isLast = isSettled || gaveUp !== undefined
+    if (!isLast) attempt.waitMs = waitMs
     onAttempt(attempt)
-    if (!repeats) return { attempts, last, gaveUp }
+    if (isLast) return { attempts, last, gaveUp }
     await sleep(waitMs)
   }
 }

@@ -131,6 +131,7 @@ export const idempotency = fastifyPlugin(async (app, options: IdempotencyOptions
     const claim = await ask(current, request)
     if (claim.state === 'completed') current.outcome = 'replayed_cache'
     if (claim.state === 'new' || claim.state === 'completed' || !recover) return claim
+    if (claim.state === 'mismatch' && claim.isAnswered) return claim
     // It may be the mark of a dead process, or of a wrong body whose refusal is on its way.
     const recovered = await recover(current.key, request)
     if (recovered === undefined) return claim

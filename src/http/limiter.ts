@@ -1,6 +1,11 @@
 import { isIP } from 'node:net'
-import fastifyRateLimit, { normalizeIP, type RateLimitPluginOptions } from '@fastify/rate-limit'
+import fastifyRateLimit, {
+  type FastifyRateLimitStore,
+  type FastifyRateLimitStoreCtor,
+  normalizeIP,
+} from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { CountHit } from '../rate-limit/hits.ts'
 import { Problem } from './problem.ts'
 
 /** Clients counted at once in this process: about 2 MB, and more than one window of one instance sees. */
@@ -8,11 +13,14 @@ const LOCAL_CLIENTS = 10_000
 
 /**
  * A counter of requests in a fixed window by client; a client is its IPv4 address or its IPv6 /64
- * network. It counts in Redis if one is given, else in this process.
+ * network. It counts with `countHit`, or else in this process.
  *
  * @param options `max` requests in `timeWindow` ms
  */
-export async function createLimiter(app: FastifyInstance, options: RateLimitPluginOptions) {
+export async function createLimiter(
+  app: FastifyInstance,
+  { countHit, ...options }: { max: number; timeWindow: number; countHit?: CountHit },
+) {
   let limiter: ReturnType<FastifyInstance['createRateLimit']> | undefined
   // In a scope of its own: the plugin has one store, and decorates the scope it is registered in.
   await app.register(async (scope) => {
@@ -21,11 +29,25 @@ export async function createLimiter(app: FastifyInstance, options: RateLimitPlug
       cache: LOCAL_CLIENTS,
       keyGenerator: clientOf,
       ...options,
+      ...(countHit && { store: storeOn(countHit) }),
     })
     limiter = scope.createRateLimit()
   })
   if (limiter === undefined) throw new Error('the limiter was not made')
   return limiter
+}
+
+/** The count as the plugin wants it: a class, which it makes an object of. */
+function storeOn(countHit: CountHit): FastifyRateLimitStoreCtor {
+  return class implements FastifyRateLimitStore {
+    incr(client: string, callback: Parameters<FastifyRateLimitStore['incr']>[1]): void {
+      countHit(client).then((hits) => callback(null, hits), callback)
+    }
+
+    child() {
+      return this
+    }
+  }
 }
 
 /** The refusal of a request beyond a limit. @param ttlInSeconds until the window ends */

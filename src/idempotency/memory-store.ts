@@ -1,12 +1,9 @@
-import { LRUCache } from 'lru-cache'
-import type { Answer, AnsweredRequest, Claim, IdempotencyStore } from './store.ts'
+import { AnswerCache } from './answer-cache.ts'
+import type { Claim, IdempotencyStore } from './store.ts'
 
 /** Some minutes of answers on one instance, a few hundred bytes each. */
 const DEFAULT_MAX_ENTRIES = 100_000
 const DEFAULT_MAX_BYTES = 64 * 1024 * 1024
-
-/** What an entry weighs beside its texts: the objects that hold it, measured roughly. */
-const ENTRY_OVERHEAD_BYTES = 400
 
 /** Expired entries are unreachable at once; this is how long they may still take up memory. */
 const SWEEP_MS = 30_000
@@ -14,10 +11,6 @@ const SWEEP_MS = 30_000
 interface Mark {
   fingerprint: string
   token: string
-  expiresAt: number
-}
-
-interface Remembered extends AnsweredRequest {
   expiresAt: number
 }
 
@@ -39,22 +32,15 @@ export function createMemoryStore(options: {
   const { leaseMs, ttlMs, now = () => performance.now() } = options
   const { maxEntries = DEFAULT_MAX_ENTRIES, maxBytes = DEFAULT_MAX_BYTES } = options
   const marks = new Map<string, Mark>()
-  const answers = new LRUCache<string, Remembered>({
-    max: maxEntries,
-    maxSize: maxBytes,
-    sizeCalculation: ({ fingerprint, answer }, key) => sizeOf(key, fingerprint, answer),
-  })
+  const answers = new AnswerCache({ maxEntries, maxBytes, now })
   const watchers = new Map<string, Set<() => void>>()
   let sweep: NodeJS.Timeout | undefined
 
-  /** What is under the key, unless it has expired. */
-  function read<T extends { expiresAt: number }>(
-    entries: Map<string, T> | LRUCache<string, T>,
-    key: string,
-  ): T | undefined {
-    const entry = entries.get(key)
-    if (entry === undefined || entry.expiresAt > now()) return entry
-    entries.delete(key)
+  /** The mark under the key, unless its lease has run out. */
+  function markOf(key: string): Mark | undefined {
+    const mark = marks.get(key)
+    if (mark === undefined || mark.expiresAt > now()) return mark
+    marks.delete(key)
     return undefined
   }
 
@@ -63,10 +49,8 @@ export function createMemoryStore(options: {
     if (sweep) return
     sweep = setTimeout(() => {
       sweep = undefined
-      for (const key of marks.keys()) read(marks, key)
-      for (const [key, { expiresAt }] of answers.entries()) {
-        if (expiresAt <= now()) answers.delete(key)
-      }
+      for (const key of marks.keys()) markOf(key)
+      answers.sweep()
       if (answers.size + marks.size > 0) scheduleSweep()
     }, SWEEP_MS).unref()
   }
@@ -80,14 +64,15 @@ export function createMemoryStore(options: {
     leaseMs,
 
     async claim(key, fingerprint, token): Promise<Claim> {
-      const answered = read(answers, key)
+      const answered = answers.get(key)
       if (answered) {
-        if (answered.fingerprint !== fingerprint) return { state: 'mismatch' }
+        if (answered.fingerprint !== fingerprint) return { state: 'mismatch', isAnswered: true }
         return { state: 'completed', answer: answered.answer }
       }
-      const mark = read(marks, key)
+      const mark = markOf(key)
       if (mark && mark.token !== token) {
-        return { state: mark.fingerprint === fingerprint ? 'in_flight' : 'mismatch' }
+        if (mark.fingerprint !== fingerprint) return { state: 'mismatch', isAnswered: false }
+        return { state: 'in_flight' }
       }
       if (!mark && marks.size >= maxEntries) throw new Error('too many keys are claimed at once')
       marks.set(key, { fingerprint, token, expiresAt: now() + leaseMs })
@@ -96,15 +81,16 @@ export function createMemoryStore(options: {
     },
 
     async complete(key, token, request) {
-      const mark = read(marks, key)
-      if ((mark && mark.token !== token) || read(answers, key)) return
-      answers.set(key, { ...request, expiresAt: now() + ttlMs })
+      const mark = markOf(key)
+      if ((mark && mark.token !== token) || answers.get(key)) return false
+      answers.set(key, request, ttlMs)
       scheduleSweep()
       settle(key)
+      return true
     },
 
     async abandon(key, token) {
-      if (read(marks, key)?.token === token) settle(key)
+      if (markOf(key)?.token === token) settle(key)
     },
 
     async watch(key, onChange) {
@@ -116,11 +102,4 @@ export function createMemoryStore(options: {
       }
     },
   }
-}
-
-/** About how many bytes an entry takes; a string of Latin letters takes one a character. */
-function sizeOf(key: string, fingerprint: string, { body, headers }: Answer): number {
-  const texts = [key, fingerprint, ...Object.entries(headers).flat(2)]
-  const characters = texts.reduce((sum, text) => sum + text.length, 0)
-  return ENTRY_OVERHEAD_BYTES + characters + Buffer.byteLength(body)
 }

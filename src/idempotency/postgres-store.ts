@@ -32,7 +32,8 @@ export function createPostgresStore(
       if (found === undefined) continue
       if (found.claimed) return { state: 'new' }
       if (found.answer === null) {
-        return { state: found.fingerprint === fingerprint ? 'in_flight' : 'mismatch' }
+        if (found.fingerprint !== fingerprint) return { state: 'mismatch', isAnswered: false }
+        return { state: 'in_flight' }
       }
       const record = readRecord(key, found.answer, report)
       if (record?.state !== 'completed') {
@@ -41,8 +42,8 @@ export function createPostgresStore(
         )
         continue
       }
-      if (found.fingerprint !== fingerprint) return { state: 'mismatch' }
-      return { state: 'completed', answer: answerIn(record) }
+      if (found.fingerprint !== fingerprint) return { state: 'mismatch', isAnswered: true }
+      return { state: 'completed', answer: answerIn(record), remainsMs: found.remains_ms }
     }
     throw new Error('the key was claimed and freed again and again')
   }
@@ -52,13 +53,15 @@ export function createPostgresStore(
     claim,
 
     async complete(key, token, request) {
-      await database.execute(sql`
+      const remembered = await database.execute(sql`
         insert into ${records} as held (key, fingerprint, token, answer, expires_at)
         values (${key}, ${request.fingerprint}, ${token}, ${writeCompleted(request)}, ${fromNow(ttlMs)})
         on conflict (key) do update
           set fingerprint = excluded.fingerprint, token = excluded.token,
               answer = excluded.answer, expires_at = excluded.expires_at
-          where held.expires_at <= now() or (held.token = excluded.token and held.answer is null)`)
+          where held.expires_at <= now() or (held.token = excluded.token and held.answer is null)
+        returning 1`)
+      return remembered.length > 0
     },
 
     async abandon(key, token) {
@@ -86,12 +89,13 @@ export async function deleteExpiredRecords(
   return deleted.length
 }
 
-type Found = { claimed: boolean; fingerprint: string; answer: string | null }
+type Found = { claimed: boolean; fingerprint: string; answer: string | null; remains_ms: number }
 
 /** Finds what holds the key, else inserts the claim or takes over what has expired or is our own. */
 const claimStatement = (key: string, fingerprint: string, token: string, leaseMs: number) => sql`
   with held as (
-    select fingerprint, answer from ${records}
+    select fingerprint, answer, extract(epoch from expires_at - now())::float * 1000 as remains_ms
+    from ${records}
     where key = ${key} and expires_at > now() and (token <> ${token} or answer is not null)
   ), claimed as (
     insert into ${records} as old (key, fingerprint, token, expires_at)
@@ -103,8 +107,8 @@ const claimStatement = (key: string, fingerprint: string, token: string, leaseMs
       where old.expires_at <= now() or (old.token = excluded.token and old.answer is null)
     returning fingerprint
   )
-  select true as claimed, fingerprint, null as answer from claimed
+  select true as claimed, fingerprint, null as answer, 0::float as remains_ms from claimed
   union all
-  select false, fingerprint, answer from held`
+  select false, fingerprint, answer, remains_ms from held`
 
 const fromNow = (ms: number): SQL => sql`now() + ${`${ms} milliseconds`}::interval`

@@ -15,12 +15,12 @@ export interface AnsweredRequest {
 export type Claim =
   /** nothing: the key is now ours for one lease */
   | { state: 'new' }
-  /** the same request, answered */
-  | { state: 'completed'; answer: Answer }
+  /** the same request, answered; remembered for so long yet, if the store tells, in ms */
+  | { state: 'completed'; answer: Answer; remainsMs?: number }
   /** the same request, still at work elsewhere */
   | { state: 'in_flight' }
   /** another request, answered or at work */
-  | { state: 'mismatch' }
+  | { state: 'mismatch'; isAnswered: boolean }
 
 /**
  * Remembers which keys are being worked on and which answers they got.
@@ -53,9 +53,10 @@ export interface IdempotencyStore {
    * Remembers the answer, unless the key is held by another token or already answered. An owner
    * whose key is forgotten, or whose lease ran out unnoticed, may still complete it.
    *
+   * @returns whether it is this answer that is remembered now
    * @throws if the store cannot be asked
    */
-  complete(key: string, token: string, request: AnsweredRequest): Promise<void>
+  complete(key: string, token: string, request: AnsweredRequest): Promise<boolean>
 
   /**
    * Gives the key back, if it is still held under this token.

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { guardStore } from '../idempotency/guarded-store.ts'
+import { cacheAnswers } from '../idempotency/cached-store.ts'
 import { createMemoryStore } from '../idempotency/memory-store.ts'
 import { createPostgresStore } from '../idempotency/postgres-store.ts'
 import { createRedisStore } from '../idempotency/redis-store.ts'
@@ -30,11 +30,14 @@ export function createIdempotencyStore(
     case 'redis':
       if (!redis) throw new StartError('IDEMPOTENCY_STORE is redis, but there is no REDIS_URL')
       log.info('idempotency records are kept in Redis')
-      return guardStore(createRedisStore(redis.client, options), redis.ask)
+      return cacheAnswers(createRedisStore(redis.client, { ...options, ask: redis.ask }), options)
     case 'postgres':
       log.info('idempotency records are kept in Postgres')
-      return createPostgresStore(
-        { execute: (statement) => postgres.run((database) => database.execute(statement)) },
+      return cacheAnswers(
+        createPostgresStore(
+          { execute: (statement) => postgres.run((database) => database.execute(statement)) },
+          options,
+        ),
         options,
       )
     case 'memory':

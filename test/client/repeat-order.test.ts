@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { repeatOrder } from '../../src/client/repeat-order.ts'
-import { isExactlyOnce, tallyHints, tallyVerdictText } from '../../src/client/report.ts'
+import { isExactlyOnce, repeatOrder } from '../../src/client/repeat-order.ts'
+import { tallyHints, tallyVerdictText } from '../../src/client/report.ts'
 import { signOrder } from '../../src/client/sign.ts'
 import { newKey, ORDER, SECRET } from '../support/client.ts'
 import { startService } from '../support/service.ts'
@@ -47,7 +47,7 @@ describe('an order that is sent many times', () => {
     const done: number[] = []
     const tally = await repeatOrder(orderFor(url), 7, {
       concurrency: 1,
-      timeoutMs: 200,
+      timeoutMs: 1000,
       onAnswer: (count) => done.push(count),
     })
     expect(tally).toMatchObject({ sent: 7, firstAnswers: 1, replays: 2, networkErrors: 2 })

@@ -15,6 +15,7 @@ describe('Retry-After', () => {
     'Sun Nov  6 08:49:37 1994',
   ])('may be a date in any form of HTTP: %s', (date) => {
     expect(retryAfterMs(date, NOW)).toBe(30_000)
+    expect(retryAfterMs(date, NOW + 0.25)).toBe(30_000)
   })
 
   test('that has passed asks for no wait', () => {
