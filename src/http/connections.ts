@@ -1,4 +1,4 @@
-import type { IncomingMessage, Server } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 
 /** The open connections of a server, and the requests at work on them. */
@@ -16,10 +16,12 @@ export function trackConnections(server: Server): Connections {
     requestsOn.set(socket, new Set())
     socket.once('close', () => requestsOn.delete(socket))
   })
+  function forget(this: ServerResponse): void {
+    requestsOn.get(this.req.socket)?.delete(this.req)
+  }
   server.on('request', (request, response) => {
-    const requests = requestsOn.get(request.socket)
-    requests?.add(request)
-    response.once('close', () => requests?.delete(request))
+    requestsOn.get(request.socket)?.add(request)
+    response.on('close', forget)
   })
   return {
     isAtWork: (socket) => [...(requestsOn.get(socket) ?? [])].some(({ complete }) => complete),

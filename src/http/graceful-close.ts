@@ -20,15 +20,15 @@ export const gracefulClose = fastifyPlugin(
     })
     app.server.on('close', () => clearTimeout(timer))
 
-    app.addHook('onRequest', async () => {
-      if (!closing) return
-      throw new Problem('shutting-down', 'This instance takes no new requests.', {
-        headers: { 'retry-after': RETRY_AFTER_SECONDS },
-      })
+    app.addHook('onRequest', (_request, _reply, done) => {
+      if (!closing) return done()
+      const headers = { 'retry-after': RETRY_AFTER_SECONDS }
+      done(new Problem('shutting-down', 'This instance takes no new requests.', { headers }))
     })
 
-    app.addHook('onSend', async (_request, reply) => {
+    app.addHook('onSend', (_request, reply, _payload, done) => {
       if (closing) reply.header('connection', 'close')
+      done()
     })
   },
 )

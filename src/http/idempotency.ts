@@ -112,9 +112,10 @@ export const idempotency = fastifyPlugin(async (app, options: IdempotencyOptions
     }
   })
 
-  app.addHook('onSend', async (request, reply, payload) => {
+  app.addHook('onSend', (request, reply, payload, done) => {
     if (request.idempotency?.isReplay) reply.header('idempotency-replayed', 'true')
     settlers.get(request)?.(payload)
+    done()
   })
 
   function fingerprintOrRefusal(request: FastifyRequest): string {

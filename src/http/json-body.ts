@@ -29,10 +29,11 @@ export const jsonBody = fastifyPlugin(async (app) => {
     route.attachValidation = true
   })
 
-  app.addHook('onRequest', async (request) => {
+  app.addHook('onRequest', (request, _reply, done) => {
     request.rawBody = NO_BYTES
     // Fastify refuses a Content-Type it cannot parse before any hook that could check a signature.
     if (!request.mediaType) delete request.raw.headers['content-type']
+    done()
   })
 
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (request, body: Buffer, done) => {
@@ -48,9 +49,10 @@ export const jsonBody = fastifyPlugin(async (app) => {
 
 /** Raises what is wrong with the body, found while it was parsed and validated. */
 export const bodyCheck = fastifyPlugin(async (app) => {
-  app.addHook('preHandler', async ({ heldBodyProblem, validationError }) => {
-    if (heldBodyProblem) throw heldBodyProblem
-    if (validationError?.validation) throw invalidBody(validationError.validation.map(fieldErrorOf))
+  app.addHook('preHandler', ({ heldBodyProblem, validationError }, _reply, done) => {
+    if (heldBodyProblem) return done(heldBodyProblem)
+    const errors = validationError?.validation
+    done(errors && invalidBody(errors.map(fieldErrorOf)))
   })
 })
 

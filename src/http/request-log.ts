@@ -16,9 +16,12 @@ export function requestIdOf(request: Pick<IncomingMessage, 'headers'>): string {
  * its answer is sent or its client has gone away; the request itself may then still come to its end.
  */
 export const requestLog = fastifyPlugin(async (app) => {
-  app.addHook('onRequest', async (request, reply) => {
+  const isLogged = ['info', 'debug', 'trace'].includes(app.log.level)
+
+  app.addHook('onRequest', (request, reply, done) => {
     reply.header('x-request-id', request.id)
-    reply.raw.once('close', () => {
+    if (!isLogged) return done()
+    reply.raw.on('close', () => {
       const isAnswered = reply.raw.writableFinished
       request.log.info(
         {
@@ -31,5 +34,6 @@ export const requestLog = fastifyPlugin(async (app) => {
         'request',
       )
     })
+    done()
   })
 })

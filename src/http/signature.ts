@@ -1,4 +1,5 @@
 import { createHmac, createSecretKey, type KeyObject, timingSafeEqual } from 'node:crypto'
+import type { FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { createLimiter, limitExceeded } from './limiter.ts'
 import { Problem } from './problem.ts'
@@ -23,14 +24,19 @@ export const signature = fastifyPlugin(
     const { maxFailures: max, windowMs: timeWindow } = options
     const countFailure = await createLimiter(app, { max, timeWindow })
 
-    app.addHook('preHandler', async (request) => {
-      const given = request.headers['x-signature']
-      if (isSignedWithAny(keys, request.rawBody, given)) return
+    app.addHook('preHandler', (request, _reply, done) => {
+      const isSigned = isSignedWithAny(keys, request.rawBody, request.headers['x-signature'])
+      if (isSigned) done()
+      else refuse(request).catch(done)
+    })
+
+    /** @throws {Problem} always */
+    async function refuse(request: FastifyRequest): Promise<never> {
       const failures = await countFailure(request)
       if (!failures.isAllowed && failures.isExceeded) {
         throw limitExceeded('Too many wrong signatures', failures.ttlInSeconds)
       }
-      if (given === undefined) {
+      if (request.headers['x-signature'] === undefined) {
         throw new Problem('signature-missing', 'X-Signature is required.', { headers: CHALLENGE })
       }
       throw new Problem(
@@ -38,7 +44,7 @@ export const signature = fastifyPlugin(
         'X-Signature must be the HMAC-SHA256 of the exact body bytes, as 64 hex digits.',
         { headers: CHALLENGE },
       )
-    })
+    }
   },
 )
 

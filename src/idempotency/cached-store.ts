@@ -1,20 +1,20 @@
 import { AnswerCache } from './answer-cache.ts'
 import type { IdempotencyStore } from './store.ts'
 
-/** The answers of the last seconds of a busy process, when most repeats come: about 20 000. */
+/** About 20 000 answers of orders: repeats come within seconds, and in swarms. */
 const DEFAULT_MAX_BYTES = 16 * 1024 * 1024
 
 /**
- * The store, before which this process remembers finished answers, too: they never change, so a repeat
- * need not ask for them. It remembers none for longer than the store does.
+ * The store, before which this process remembers the answers that were repeated: they never change, so
+ * the next repeats need not ask for them. It remembers none for longer than the store does. (Answers
+ * that are not repeated, as most are, would only pass through its memory.)
  *
- * @param options `ttlMs`: how long the store remembers an answer; `maxBytes`: of all answers, about
+ * @param options `maxBytes`: of all answers, about; `now`: a clock in ms that never goes back
  */
 export function cacheAnswers(
   store: IdempotencyStore,
-  options: { ttlMs: number; maxBytes?: number; now?: () => number },
+  { maxBytes = DEFAULT_MAX_BYTES, now }: { maxBytes?: number; now?: () => number } = {},
 ): IdempotencyStore {
-  const { ttlMs, maxBytes = DEFAULT_MAX_BYTES, now } = options
   const answers = new AnswerCache({ maxBytes, ...(now && { now }) })
   return {
     ...store,
@@ -30,12 +30,6 @@ export function cacheAnswers(
         answers.set(key, { fingerprint, answer: claim.answer }, claim.remainsMs)
       }
       return claim
-    },
-
-    async complete(key, token, request) {
-      const isRemembered = await store.complete(key, token, request)
-      if (isRemembered) answers.set(key, request, ttlMs)
-      return isRemembered
     },
   }
 }

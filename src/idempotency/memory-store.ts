@@ -82,11 +82,10 @@ export function createMemoryStore(options: {
 
     async complete(key, token, request) {
       const mark = markOf(key)
-      if ((mark && mark.token !== token) || answers.get(key)) return false
+      if ((mark && mark.token !== token) || answers.get(key)) return
       answers.set(key, request, ttlMs)
       scheduleSweep()
       settle(key)
-      return true
     },
 
     async abandon(key, token) {

@@ -53,15 +53,13 @@ export function createPostgresStore(
     claim,
 
     async complete(key, token, request) {
-      const remembered = await database.execute(sql`
+      await database.execute(sql`
         insert into ${records} as held (key, fingerprint, token, answer, expires_at)
         values (${key}, ${request.fingerprint}, ${token}, ${writeCompleted(request)}, ${fromNow(ttlMs)})
         on conflict (key) do update
           set fingerprint = excluded.fingerprint, token = excluded.token,
               answer = excluded.answer, expires_at = excluded.expires_at
-          where held.expires_at <= now() or (held.token = excluded.token and held.answer is null)
-        returning 1`)
-      return remembered.length > 0
+          where held.expires_at <= now() or (held.token = excluded.token and held.answer is null)`)
     },
 
     async abandon(key, token) {

@@ -7,7 +7,7 @@ import type { Claim, IdempotencyStore, ReportCorruptRecord } from './store.ts'
 declare module 'ioredis' {
   interface RedisCommander<Context> {
     claimRecords(...args: (string | number)[]): Result<(string | number | null | Error)[], Context>
-    completeRecords(...args: (string | number)[]): Result<(0 | 1)[], Context>
+    completeRecords(...args: (string | number)[]): Result<null, Context>
     abandonRecord(key: string, owner: string): Result<0 | 1, Context>
     renewRecord(key: string, owner: string, leaseMs: number): Result<0 | 1, Context>
     discardRecord(key: string, record: string): Result<0 | 1, Context>
@@ -28,20 +28,14 @@ for i, key in ipairs(KEYS) do
 end
 return found`
 
-/** For each key: 1 if its answer is remembered now, 0 if it is held by another or answered. */
 const COMPLETE_ALL = `
-local done = {}
 for i, key in ipairs(KEYS) do
   local held = redis.pcall('GET', key)
-  if held and (held.err or not string.find(held, ARGV[2 * i], 1, true)) then
-    done[i] = 0
-  else
+  if not held or not held.err and string.find(held, ARGV[2 * i], 1, true) then
     redis.call('SET', key, ARGV[2 * i + 1], 'PX', ARGV[1])
     redis.call('PUBLISH', key, 'completed')
-    done[i] = 1
   end
-end
-return done`
+end`
 
 const ABANDON = `
 local held = redis.call('GET', KEYS[1])
@@ -107,14 +101,14 @@ export function createRedisStore(
       }),
   })
 
-  const completions = new Batcher<{ name: string; owner: string; record: string }, boolean>({
+  const completions = new Batcher<{ name: string; owner: string; record: string }, void>({
     maxItems: MAX_KEYS_A_CALL,
     send: (batch) =>
       ask(async () => {
         const names = batch.map(({ name }) => name)
         const writes = batch.flatMap(({ owner, record }) => [owner, record])
-        const done = await redis.completeRecords(names.length, ...names, ttlMs, ...writes)
-        return done.map((isDone) => isDone === 1)
+        await redis.completeRecords(names.length, ...names, ttlMs, ...writes)
+        return []
       }),
   })
 

@@ -53,10 +53,9 @@ export interface IdempotencyStore {
    * Remembers the answer, unless the key is held by another token or already answered. An owner
    * whose key is forgotten, or whose lease ran out unnoticed, may still complete it.
    *
-   * @returns whether it is this answer that is remembered now
    * @throws if the store cannot be asked
    */
-  complete(key: string, token: string, request: AnsweredRequest): Promise<boolean>
+  complete(key: string, token: string, request: AnsweredRequest): Promise<void>
 
   /**
    * Gives the key back, if it is still held under this token.

@@ -30,7 +30,7 @@ export function createIdempotencyStore(
     case 'redis':
       if (!redis) throw new StartError('IDEMPOTENCY_STORE is redis, but there is no REDIS_URL')
       log.info('idempotency records are kept in Redis')
-      return cacheAnswers(createRedisStore(redis.client, { ...options, ask: redis.ask }), options)
+      return cacheAnswers(createRedisStore(redis.client, { ...options, ask: redis.ask }))
     case 'postgres':
       log.info('idempotency records are kept in Postgres')
       return cacheAnswers(
@@ -38,7 +38,6 @@ export function createIdempotencyStore(
           { execute: (statement) => postgres.run((database) => database.execute(statement)) },
           options,
         ),
-        options,
       )
     case 'memory':
       log.info('idempotency records are kept in the memory of this process')

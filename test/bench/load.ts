@@ -31,6 +31,8 @@ export interface Answers {
   statuses: Record<string, number>
   /** connections that failed and requests that were not answered in time */
   errors: number
+  /** how many answers came while all connections were at work */
+  counted: number
   perSecond: number
   /** ms */
   p50: number
@@ -56,7 +58,7 @@ async function send(load: Load): Promise<Answers> {
   const keys = keysOf(load)
   const statuses: Record<string, number> = {}
   const window = createWindow(load)
-  const { errors, timeouts } = await new Promise<autocannon.Result>((resolve, reject) => {
+  const { errors } = await new Promise<autocannon.Result>((resolve, reject) => {
     const run = autocannon(
       {
         url: `http://127.0.0.1:${load.port}/orders`,
@@ -87,7 +89,7 @@ async function send(load: Load): Promise<Answers> {
     requests: load.requests,
     newKeys: keys.newKeys(),
     statuses,
-    errors: errors + timeouts,
+    errors,
     ...window.figures(),
     cpu: user + system,
   }
@@ -115,6 +117,7 @@ function createWindow({ connections, requests }: Load) {
     figures() {
       const sorted = latencies.subarray(0, recorded).sort()
       return {
+        counted: recorded,
         perSecond: (recorded / (endedAt - beganAt)) * 1000,
         p50: quantile(sorted, 0.5),
         p99: quantile(sorted, 0.99),

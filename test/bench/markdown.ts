@@ -64,16 +64,17 @@ ${markdownTable(targetTable(cases))}`
 
 function renderCases(cases: CaseResults): string {
   const { runs, rounds, seconds } = cases
-  const [sweep, others] = [true, false].map((is) => runs.filter((run) => run.sweep === is))
+  const newOrders = runs.filter(({ kind }) => kind === 'new orders')
+  const sweep = newOrders.sort((a, b) => a.connections - b.connections || a.processes - b.processes)
   return `${circumstancesOf(cases)} Rounds: ${rounds}, of about ${seconds} s a case.
 
-${markdownTable(caseTable(others ?? []))}
+${markdownTable(caseTable(runs.filter((run) => !run.sweep)))}
 
 ### Over the number of connections
 
 ![Throughput and latency of new orders over the number of connections](benchmarks.svg)
 
-${markdownTable(caseTable(sweep ?? []))}`
+${markdownTable(caseTable(sweep))}`
 }
 
 function renderEndurance(results: EnduranceResults): string {
@@ -107,7 +108,7 @@ function renderLargeTable(results: LargeTableResults): string {
     const share = ordered ? decimal((1 - ordered.walBytes / cost.walBytes) * 100) : '–'
     return `${share} % with ${decimal(cost.rows)} rows`
   })
-  return `${circumstancesOf(results)} New orders on ${connections} connections to ${processes} processes, after a checkpoint. The small table and the large one were filled in the same way: ascending ids, random keys, and an index on the keys whose pages are as full as random inserts leave them.${voidOf(costs.flatMap(({ faults }) => faults))}
+  return `${circumstancesOf(results)} New orders on ${connections} connections to ${processes} processes, right after a checkpoint, when the log takes most. The small table and the large one were filled in the same way: ascending ids, random keys, and an index on the keys whose pages are as full as random inserts leave them.${voidOf(costs.flatMap(({ faults }) => faults))}
 
 ${markdownTable([
   ['rows before, keys', 'orders/s', 'CPU µs of Postgres per order', 'bytes of log per order'],
@@ -120,9 +121,9 @@ ${markdownTable([
   ...ratios.filter((row) => row.length > 0),
 ])}
 
-Random keys, rather than ascending ones, cost this share of the log: ${random.join(', ')}. Each of
-them is at another place of the index, and Postgres logs a whole page when it first changes after a
-checkpoint.`
+Random keys, rather than ascending ones, cost this share of the log: ${random.join(', ')}.
+Each of them is at another place of the index, and Postgres logs a whole page when it first changes
+after a checkpoint.`
 }
 
 const keysOf = (ordered: boolean) => (ordered ? 'ascending' : 'random')

@@ -53,7 +53,7 @@ export async function measurePgbench(
     p50: null,
     p99: null,
     mean: figure(output, /latency average = ([\d.]+) ms/),
-    cpu: { ...cpuPerRequest(before, after, requests), service: null, redis: null },
+    cpu: { service: null, ...cpuPerRequest(before, after, requests), redis: null },
     memory: [],
     faults: rows === requests ? [] : [`${requests} orders expected, Postgres has ${rows}`],
   }

@@ -29,6 +29,7 @@ export async function measureRounds(options: RoundOptions, world: World): Promis
   if (pgbench === undefined) {
     console.error('\nPOSTGRES ALONE IS LEFT OUT: there is no pgbench on the PATH.\n')
   }
+  if (cases.length === 0) throw new Error(`no case has "${only}" in its name`)
   const runs: Run[] = []
   for (let round = 1; round <= rounds; round++) {
     // What comes late in a round, after the machine has become warm, comes early in another.

@@ -25,8 +25,7 @@ const USAGE = `usage: npm run bench -- [options]
 type Options = ReturnType<typeof parseOptions>
 
 /** Measures, prints and writes the documents. @returns the exit code */
-async function main(): Promise<number> {
-  const options = parseOptions()
+async function main(options: Options): Promise<number> {
   if (options.render) {
     await writeDocuments(await readResults())
     return 0
@@ -56,7 +55,9 @@ async function measureAll(options: Options, world: World): Promise<Results> {
   if (options.cases) {
     results.cases = await measureRounds(options, world)
     console.log(`\n${columns(caseTable(results.cases.runs))}`)
-    console.log(`\n${columns(targetTable(results.cases))}`)
+    const [head = [], ...targets] = targetTable(results.cases)
+    const measured = targets.filter((row) => !row.includes('not measured'))
+    if (measured.length > 0) console.log(`\n${columns([head, ...measured])}`)
   }
   if (options.endurance) results.endurance = await measureEndurance(options, world)
   if (options.largeTable) results.largeTable = await measureLargeTable(options, world)
@@ -97,13 +98,22 @@ function parseOptions() {
   const { rounds, seconds, processes, connections } = options
   const areWhole = [rounds, seconds, processes, connections].every(Number.isInteger)
   if (!areWhole || rounds < 1 || seconds < 1 || processes < 2 || connections < 1) {
-    throw new Error(USAGE)
+    throw new Error('numbers are whole and at least 1, --processes at least 2')
   }
   return options
 }
 
+function optionsOrUsage(): Options {
+  try {
+    return parseOptions()
+  } catch (error) {
+    console.error(`${(error as Error).message}\n\n${USAGE}`)
+    process.exit(1)
+  }
+}
+
 try {
-  process.exitCode = await main()
+  process.exitCode = await main(optionsOrUsage())
 } catch (error) {
   console.error('The benchmark was not finished:', error)
   process.exitCode = 1

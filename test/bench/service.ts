@@ -16,6 +16,7 @@ const PROGRAMS = {
 const ALL_LISTEN_MS = 1_000
 
 const START_BOUND_MS = 30_000
+const ANSWER_BOUND_MS = 1_000
 const STOP_BOUND_MS = 15_000
 
 /** What is kept of its output: its first warnings. */
@@ -72,16 +73,14 @@ export async function startService(
   }
   try {
     await until(() => {
-      if (child.exitCode !== null) throw new Error(`${program} did not start: ${printed}`)
-      return fetch(`http://127.0.0.1:${port}/`).then(
-        () => true,
-        () => false,
-      )
+      const end = child.exitCode ?? child.signalCode
+      if (end !== null) throw new Error(`it ended with ${end}`)
+      return answers(port)
     }, START_BOUND_MS)
     if (processes > 1) await sleep(ALL_LISTEN_MS)
-  } catch (error) {
+  } catch (cause) {
     await stop()
-    throw error
+    throw new Error(`${program} on port ${port} did not answer; it said: ${printed}`, { cause })
   }
   return {
     port,
@@ -89,5 +88,14 @@ export async function startService(
     memory: () => memoryOfTree(pid),
     printed: () => printed,
     stop,
+  }
+}
+
+async function answers(port: number): Promise<boolean> {
+  try {
+    await fetch(`http://127.0.0.1:${port}/`, { signal: AbortSignal.timeout(ANSWER_BOUND_MS) })
+    return true
+  } catch {
+    return false
   }
 }

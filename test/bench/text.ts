@@ -1,13 +1,13 @@
 import { type Spread, spreadOf } from './statistics.ts'
 
-/** A number with the given decimals and with spaces between its thousands. */
+/** A number with the given decimals and with spaces between its thousands, at which no line is broken. */
 export function decimal(value: number, decimals = 0): string {
   return value
     .toLocaleString('en', {
       minimumFractionDigits: decimals,
       maximumFractionDigits: decimals,
     })
-    .replaceAll(',', ' ')
+    .replaceAll(',', '\u00a0')
 }
 
 /** Bytes in MB. */
