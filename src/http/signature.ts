@@ -1,6 +1,7 @@
-import { createHmac, createSecretKey, type KeyObject, timingSafeEqual } from 'node:crypto'
+import { timingSafeEqual } from 'node:crypto'
 import type { FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
+import { createHmacSha256, type Hmac } from './hmac.ts'
 import { createLimiter, limitExceeded } from './limiter.ts'
 import { Problem } from './problem.ts'
 
@@ -19,8 +20,7 @@ const CHALLENGE = { 'www-authenticate': 'HMAC-SHA256 header="X-Signature"' }
  */
 export const signature = fastifyPlugin(
   async (app, options: { secrets: string[]; maxFailures: number; windowMs: number }) => {
-    // Made once: preparing a key costs several times as much as hashing a small body.
-    const keys = options.secrets.map((secret) => createSecretKey(Buffer.from(secret, 'utf8')))
+    const keys = options.secrets.map(createHmacSha256)
     const { maxFailures: max, windowMs: timeWindow } = options
     const countFailure = await createLimiter(app, { max, timeWindow })
 
@@ -52,13 +52,12 @@ export const signature = fastifyPlugin(
  * Compares in constant time, with every key: so the answer's delay tells nothing about the right
  * signature or the key that made it.
  */
-function isSignedWithAny(keys: KeyObject[], body: Buffer, given: unknown): boolean {
+function isSignedWithAny(keys: Hmac[], body: Buffer, given: unknown): boolean {
   if (typeof given !== 'string' || !HEX_SHA256.test(given)) return false
-  const bytes = Buffer.from(given, 'hex')
+  const digits = Buffer.from(given.toLowerCase(), 'latin1')
   let isSigned = false
   for (const key of keys) {
-    const expected = createHmac('sha256', key).update(body).digest()
-    isSigned = timingSafeEqual(expected, bytes) || isSigned
+    isSigned = timingSafeEqual(Buffer.from(key(body), 'latin1'), digits) || isSigned
   }
   return isSigned
 }

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import canonicalize from 'canonicalize'
 
 /** Names the algorithm below: a change of it must not turn honest retries into conflicts. */
@@ -27,9 +27,10 @@ export interface FingerprintInput {
  */
 export function fingerprintOf({ method, path, params, query, body }: FingerprintInput): string {
   const target = [method, path, ...[params, query].map(canonicalUnlessEmpty)].join(' ').trimEnd()
-  const hash = createHash('sha256').update(`${target}\n`)
-  hash.update(Buffer.isBuffer(body) ? body : (canonicalize(body) ?? ''))
-  return `${VERSION}:${hash.digest('hex')}`
+  const input = Buffer.isBuffer(body)
+    ? Buffer.concat([Buffer.from(`${target}\n`), body])
+    : `${target}\n${canonicalize(body) ?? ''}`
+  return `${VERSION}:${hash('sha256', input, 'hex')}`
 }
 
 const canonicalUnlessEmpty = (values: unknown) =>

@@ -46,6 +46,7 @@ export async function openRedis(url: string, log: Logger): Promise<RedisConnecti
     maxRetriesPerRequest: 1,
     enableOfflineQueue: false,
     autoResendUnfulfilledCommands: false,
+    enableAutoPipelining: true, // what one turn asks for is one write
     retryStrategy: (attempt) => Math.min(attempt * 50, MAX_RECONNECT_DELAY_MS),
   })
   const breaker = circuitBreaker(handleAll, {
