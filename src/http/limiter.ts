@@ -1,4 +1,4 @@
-import { isIP } from 'node:net'
+import { isIP, type Socket } from 'node:net'
 import fastifyRateLimit, {
   type FastifyRateLimitStore,
   type FastifyRateLimitStoreCtor,
@@ -58,8 +58,20 @@ export function limitExceeded(rule: string, ttlInSeconds: number): Problem {
   })
 }
 
-/** The client's address or network. Some proxies add its port, and anybody can send them nonsense. */
+/** The clients that present connections last stood for. */
+const lastClients = new WeakMap<Socket, { ip: string; client: string }>()
+
+/** The client's address or network, which is the same for most requests on a connection. */
 function clientOf({ ip, socket }: FastifyRequest): string {
+  const last = lastClients.get(socket)
+  if (last?.ip === ip) return last.client
+  const client = parseClient(ip, socket)
+  lastClients.set(socket, { ip, client })
+  return client
+}
+
+/** Some proxies add the client's port, and anybody can send them nonsense. */
+function parseClient(ip: string, socket: Socket): string {
   const address = ip.replace(/^\[(.*)\](:\d+)?$/, '$1').replace(/^([\d.]+):\d+$/, '$1')
   return normalizeIP(isIP(address) ? address : (socket.remoteAddress ?? ''))
 }

@@ -5,7 +5,8 @@
  * @see RFC 7240 §2 (the first of several counts) and §4.3
  */
 export function preferredWait(header: string | string[] | undefined): number | undefined {
-  for (const preference of [header ?? []].flat().join(',').split(',')) {
+  if (header === undefined) return undefined
+  for (const preference of [header].flat().join(',').split(',')) {
     const [, name, seconds] =
       /^\s*(\w[\w-]*)\s*=\s*"?(\d{1,9})"?\s*(?:;.*)?$/.exec(preference) ?? []
     if (name?.toLowerCase() === 'wait') return Number(seconds)

@@ -153,7 +153,11 @@ export class Problem extends Error {
     detail: string,
     options: { headers?: Record<string, string>; errors?: FieldError[]; status?: number } = {},
   ) {
+    // Where a refusal was thrown is of no interest, and finding out takes as long as the answer.
+    const { stackTraceLimit } = Error
+    Error.stackTraceLimit = 0
     super(detail)
+    Error.stackTraceLimit = stackTraceLimit
     this.code = code
     this.statusCode = options.status ?? PROBLEMS[code].status
     this.headers = options.headers ?? {}

@@ -33,6 +33,11 @@ export function fingerprintOf({ method, path, params, query, body }: Fingerprint
   return `${VERSION}:${hash('sha256', input, 'hex')}`
 }
 
+/** The same of a request that has nothing but a body, whose canonical form is known. */
+export function fingerprintOfCanonical(method: string, path: string, body: string): string {
+  return `${VERSION}:${hash('sha256', `${method} ${path}\n${body}`, 'hex')}`
+}
+
 const canonicalUnlessEmpty = (values: unknown) =>
   typeof values === 'object' && values !== null && Object.keys(values).length > 0
     ? canonicalize(values)

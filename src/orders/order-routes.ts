@@ -1,8 +1,8 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyRequest } from 'fastify'
-import { fingerprintOf } from '../idempotency/fingerprint.ts'
+import { fingerprintOfCanonical } from '../idempotency/fingerprint.ts'
 import type { Answer, AnsweredRequest } from '../idempotency/store.ts'
-import { OrderInput } from './order.ts'
+import { canonicalOrder, OrderInput } from './order.ts'
 import type { Order, OrdersRepository } from './orders-repository.ts'
 
 /** `POST /orders`, behind the idempotency hook. */
@@ -24,9 +24,9 @@ export const orderRoutes: FastifyPluginAsyncTypebox<{ orders: OrdersRepository }
   })
 }
 
-/** What tells the same order; a query is nothing to it. */
+/** What tells the same order, once its body is known to be one; a query is nothing to it. */
 export function orderFingerprint({ method, routeOptions, url, body }: FastifyRequest): string {
-  return fingerprintOf({ method, path: routeOptions.url ?? url, body })
+  return fingerprintOfCanonical(method, routeOptions.url ?? url, canonicalOrder(body as OrderInput))
 }
 
 /** Rebuilds the answer that the order under this key got, if there is one. */

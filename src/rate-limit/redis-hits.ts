@@ -27,6 +27,9 @@ return counted`
 /** Redis serves nobody else meanwhile: at some microseconds a hit, for less than two milliseconds. */
 const MAX_HITS_A_CALL = 512
 
+/** While one is answered the next one gathers: fewer, larger calls cost both sides less. */
+const MAX_CALLS_ON_THE_WAY = 1
+
 /** About 2 MB; those who are refused most often stay. */
 const MAX_REFUSED_CLIENTS = 10_000
 
@@ -50,6 +53,7 @@ export function createRedisHits(
   const refused = new LRUCache<string, true>({ max: MAX_REFUSED_CLIENTS, ttl: windowMs })
   const hits = new Batcher<string, Hits>({
     maxItems: MAX_HITS_A_CALL,
+    maxOnTheWay: MAX_CALLS_ON_THE_WAY,
     send: (clients) => ask(() => countAll(clients)),
   })
 
