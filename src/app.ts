@@ -19,9 +19,8 @@ import { WaitingRoom } from './idempotency/waiting-room.ts'
 import { maxDecimalsKeyword } from './orders/order.ts'
 import { orderFingerprint, orderRoutes, recoverAnswer } from './orders/order-routes.ts'
 import type { OrdersRepository } from './orders/orders-repository.ts'
-import { createRedisHits } from './rate-limit/redis-hits.ts'
+import type { CountHit } from './rate-limit/hits.ts'
 import type { Settings } from './settings.ts'
-import type { RedisConnection } from './storage/redis.ts'
 
 /** How long a client may take to send one request: a small body on a poor line, not a slow attack. */
 const REQUEST_TIMEOUT_MS = 15_000
@@ -40,13 +39,13 @@ export interface AppResources {
   logger: Logger
   orders: OrdersRepository
   idempotencyStore: IdempotencyStore
-  /** where the rate limit is counted for all instances; without it, in this process */
-  redis: RedisConnection | undefined
+  /** counts for the rate limit, for all instances; without it, this process counts alone */
+  countHit: CountHit | undefined
 }
 
 /** Builds the service: the pipeline of a request, in its order. */
 export async function buildApp(resources: AppResources) {
-  const { settings, logger, orders, idempotencyStore, redis } = resources
+  const { settings, logger, orders, idempotencyStore, countHit } = resources
   const app = fastify({
     loggerInstance: logger,
     logController: new LogController({ disableRequestLogging: true }), // requestLog does it
@@ -97,10 +96,7 @@ export async function buildApp(resources: AppResources) {
       maxFailures: settings.maxSignatureFailures,
       windowMs: settings.rateLimit.windowMs,
     })
-    await signed.register(rateLimit, {
-      ...settings.rateLimit,
-      countHit: redis && createRedisHits(redis.client, { ...settings.rateLimit, ask: redis.ask }),
-    })
+    await signed.register(rateLimit, { ...settings.rateLimit, countHit })
     await signed.register(bodyCheck)
     await signed.register(idempotency, {
       store: idempotencyStore,

@@ -1,13 +1,17 @@
-import cluster from 'node:cluster'
+import cluster, { type Worker } from 'node:cluster'
 import closeWithGrace from 'close-with-grace'
 import { type Logger, pino } from 'pino'
 import { buildApp } from './app.ts'
 import { cleanUp, scheduleCleanUp } from './clean-up.ts'
 import { createOrdersRepository } from './orders/orders-repository.ts'
+import type { CountHit } from './rate-limit/hits.ts'
+import { createMemoryHits } from './rate-limit/memory-hits.ts'
+import { countHitsFor, createPrimaryHits } from './rate-limit/primary-hits.ts'
+import { createRedisHits } from './rate-limit/redis-hits.ts'
 import { readSettings, type Settings } from './settings.ts'
 import { StartError } from './start-error.ts'
 import { createIdempotencyStore } from './storage/idempotency-store.ts'
-import { connectStores, prepareStores, type StoreUrls } from './storage/stores.ts'
+import { type Connections, connectStores, prepareStores, type StoreUrls } from './storage/stores.ts'
 import { failToStart, onCloseRequest, startWorkers } from './workers.ts'
 
 /** Requests at work have this long to finish before the process ends without them. */
@@ -47,11 +51,13 @@ try {
  */
 async function startService(settings: Settings, logger: Logger): Promise<Close> {
   const stores = await prepareStores(settings, logger)
+  const hits = createMemoryHits(settings.rateLimit)
+  const forWorker = (worker: Worker) => countHitsFor(worker, hits)
   try {
     const close =
       settings.workers === 1
         ? await serve(settings, stores, logger)
-        : await startWorkers(settings.workers, stores, logger)
+        : await startWorkers(settings.workers, stores, logger, forWorker)
     const stopCleaning = scheduleCleanUp(
       (signal) => cleanUp(stores.databaseUrl, settings, signal),
       logger,
@@ -88,7 +94,7 @@ async function serve(settings: Settings, urls: StoreUrls, logger: Logger): Promi
       logger,
       orders: createOrdersRepository(stores.postgres, { maxBatch: settings.maxInsertBatch }),
       idempotencyStore: createIdempotencyStore(settings, stores, logger),
-      redis: stores.redis,
+      countHit: countHitIn(stores, settings),
     })
     await app
       .listen({
@@ -108,6 +114,12 @@ async function serve(settings: Settings, urls: StoreUrls, logger: Logger): Promi
     await stores.close()
     throw error
   }
+}
+
+/** Where the rate limit is counted: in Redis, else in the primary of several processes, else alone. */
+function countHitIn({ redis }: Connections, { rateLimit }: Settings): CountHit | undefined {
+  if (redis) return createRedisHits(redis.client, { ...rateLimit, ask: redis.ask })
+  return cluster.isWorker ? createPrimaryHits() : undefined
 }
 
 /** JSON lines; on a terminal, lines for a person. */

@@ -18,6 +18,7 @@ interface StartFailure {
  * Runs this program in `count` processes more, which share one port (node:cluster), and puts another
  * in the place of each that ends before `close`.
  *
+ * @param onStart called with each of them
  * @returns once all of them listen: what lets them finish the requests at work, and ends them
  * @throws {StartError} after ending all, if one cannot start
  */
@@ -25,6 +26,7 @@ export async function startWorkers(
   count: number,
   urls: StoreUrls,
   log: Logger,
+  onStart: (worker: Worker) => void,
 ): Promise<() => Promise<void>> {
   const starting = new Set<Worker>()
   const listening = new Set<Worker>()
@@ -38,9 +40,10 @@ export async function startWorkers(
       ...(urls.redisUrl && { REDIS_URL: urls.redisUrl }),
     })
     starting.add(worker)
+    onStart(worker)
     let failure: string | undefined
     worker.on('message', (message: Partial<StartFailure>) => {
-      failure = message.cannotStart
+      failure ??= message.cannotStart
     })
     return new Promise((resolve, reject) => {
       worker.once('listening', (address) => {

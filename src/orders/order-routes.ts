@@ -39,7 +39,7 @@ export async function recoverAnswer(
 }
 
 /** The answer to an order: a pure function of its row, so that every repeat gets the same bytes. */
-function answerOf(order: Order): Answer {
+export function answerOf(order: Order): Answer {
   return {
     statusCode: 201,
     headers: { 'content-type': 'application/json; charset=utf-8' },

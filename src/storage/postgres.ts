@@ -45,9 +45,9 @@ const RECONNECT_DELAY_SECONDS = 0.2
 /**
  * The driver can leave queries pending for ever on connections that were killed, and then the pool
  * never heals. So many queries in a row that were not answered, with no answer between them, mean
- * that.
+ * that: the inserts of twice `QUERY_DEADLINE_MS`, as two are on their way at a time.
  */
-const FAILURES_BEFORE_REPLACEMENT = 10
+const FAILURES_BEFORE_REPLACEMENT = 4
 const MIN_REPLACEMENT_INTERVAL_MS = 1_000
 
 /** The pool has as much to do as it can finish in time. */

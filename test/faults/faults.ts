@@ -228,6 +228,14 @@ export const FAULTS: readonly Fault[] = [
     },
   },
   {
+    kind: 'process of an instance killed',
+    target: 'instance',
+    lasts: INSTANT,
+    async strike({ world, hit }) {
+      for (const instance of world.instances) if (instance.killWorker()) hit()
+    },
+  },
+  {
     kind: 'instance told to end (SIGTERM)',
     target: 'instance',
     lasts: OUTAGE,

@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { until } from '../support/until.ts'
-import { disown, own } from './owned-processes.ts'
+import { disown, own, signal } from './owned-processes.ts'
 
 const SERVER = fileURLToPath(new URL('../../dist/server.js', import.meta.url))
 
@@ -41,6 +41,8 @@ export class Instance {
   #ended: Promise<unknown> = Promise.resolve()
   #listens = false
   #mayEnd = true
+  /** the processes that it runs beside its primary, the newest last */
+  #workers: number[] = []
 
   /** @param folder where it runs: one without `.env` */
   constructor(index: number, port: number, folder: string, env: Record<string, string>) {
@@ -53,6 +55,7 @@ export class Instance {
   start(): void {
     this.#mayEnd = false
     this.#listens = false
+    this.#workers = []
     const child = spawn(process.execPath, [SERVER], {
       cwd: this.#folder,
       env: { PATH: process.env.PATH, ...this.#env, PORT: `${this.port}` },
@@ -94,6 +97,13 @@ export class Instance {
     }, START_BOUND_MS)
   }
 
+  /** Kills one of its processes, which its primary is to replace. @returns whether it has several */
+  killWorker(): boolean {
+    const worker = this.#workers.shift()
+    if (worker !== undefined) signal(worker, 'SIGKILL')
+    return worker !== undefined
+  }
+
   async kill(): Promise<void> {
     this.#mayEnd = true
     this.#child?.kill('SIGKILL')
@@ -121,6 +131,7 @@ export class Instance {
   #read(line: string): void {
     if (line.startsWith(`{"level":${INFO},`)) {
       if (!this.#listens && line.includes('listens on')) this.#listens = true
+      if (line.includes('"ready at ')) this.#workers.push(parse(line).pid)
       return
     }
     const { level, msg, err } = parse(line)
@@ -136,6 +147,7 @@ export class Instance {
 
 interface LogLine {
   level: number
+  pid: number
   msg: string
   err?: { type: string; message: string; code?: string; stack: string }
 }
@@ -145,6 +157,6 @@ function parse(line: string): LogLine {
   try {
     return JSON.parse(line)
   } catch {
-    return { level: 0, msg: line }
+    return { level: 0, pid: 0, msg: line }
   }
 }

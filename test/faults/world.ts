@@ -8,8 +8,8 @@ import { Instance } from './instance.ts'
 import { PostgresServer } from './postgres-server.ts'
 import { RedisServer } from './redis-server.ts'
 
-/** While one is down and one starts, there is still one to serve. */
-const INSTANCES = 3
+/** In how many processes each instance runs. While one is down and one starts, there is a third. */
+const INSTANCES = [2, 1, 1]
 
 /** Short, so that leases end, and are renewed, within a fault and within the run. */
 const LEASE_SECONDS = 3
@@ -61,8 +61,9 @@ export async function openWorld(): Promise<World> {
       IDEMPOTENCY_LEASE_SECONDS: `${LEASE_SECONDS}`,
     }
     const instances: Instance[] = []
-    for (let index = 0; index < INSTANCES; index++) {
-      const instance = new Instance(index, await freePort(), folder, env)
+    for (const [index, workers] of INSTANCES.entries()) {
+      const variables = { ...env, WORKERS: `${workers}` }
+      const instance = new Instance(index, await freePort(), folder, variables)
       closers.push(() => instance.kill())
       instance.start()
       instances.push(instance)

@@ -7,6 +7,7 @@ import {
   createOrdersRepository,
   type OrdersRepository,
 } from '../../src/orders/orders-repository.ts'
+import { createRedisHits } from '../../src/rate-limit/redis-hits.ts'
 import { parseSettings } from '../../src/settings.ts'
 import { createIdempotencyStore } from '../../src/storage/idempotency-store.ts'
 import { openPostgres } from '../../src/storage/postgres.ts'
@@ -59,7 +60,7 @@ export async function startInstance(stores: TestStores, variation: Variation = {
     logger,
     orders: variation.orders?.(orders) ?? orders,
     idempotencyStore: variation.store?.(store) ?? store,
-    redis,
+    countHit: redis && createRedisHits(redis.client, { ...settings.rateLimit, ask: redis.ask }),
   })
   await app.listen({ host: '127.0.0.1', port: 0 })
   onTestFinished(async () => {

@@ -1,0 +1,105 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { describe, expect, test } from 'vitest'
+import { Batcher, QueueFullError } from '../src/batcher.ts'
+import { until } from './support/until.ts'
+
+/** A batcher of numbers, whose batches return when the test says so. */
+function createBatcher(options: { maxItems?: number; maxOnTheWay?: number; maxWaiting?: number }) {
+  const sent: {
+    items: number[]
+    settle: (results: Promise<(number | Promise<number>)[]>) => void
+  }[] = []
+  const batcher = new Batcher<number, number>({
+    maxItems: 100,
+    ...options,
+    send: (items) => new Promise((resolve) => sent.push({ items, settle: resolve })),
+  })
+  const batches = () => sent.map(({ items }) => items)
+  const answer = (index: number) => {
+    const { items, settle } = sent[index] as (typeof sent)[number]
+    settle(Promise.resolve(items.map((item) => item * 10)))
+  }
+  return { batcher, sent, batches, answer }
+}
+
+describe('a batcher', () => {
+  test('sends what one turn of the event loop brings, together, and each gets its own result', async () => {
+    const { batcher, batches, answer } = createBatcher({})
+    const results = Promise.all([batcher.add(1), batcher.add(2), batcher.add(3)])
+    expect(batches()).toEqual([])
+    await nextTurn()
+    expect(batches()).toEqual([[1, 2, 3]])
+    answer(0)
+    expect(await results).toEqual([10, 20, 30])
+  })
+
+  test('does not wait for company: one item alone goes when its turn ends', async () => {
+    const { batcher, batches } = createBatcher({ maxOnTheWay: 1 })
+    void batcher.add(1)
+    await nextTurn()
+    expect(batches()).toEqual([[1]])
+  })
+
+  test('lets items gather while as many batches are on their way as may be, and not longer', async () => {
+    const { batcher, batches, answer } = createBatcher({ maxOnTheWay: 2 })
+    for (const item of [1, 2, 3, 4]) {
+      void batcher.add(item)
+      await nextTurn()
+    }
+    expect(batches()).toEqual([[1], [2]])
+    answer(1)
+    await until(() => batches().length === 3)
+    expect(batches()).toEqual([[1], [2], [3, 4]])
+  })
+
+  test('sends no more than it may in one batch', async () => {
+    const { batcher, batches, answer } = createBatcher({ maxItems: 2, maxOnTheWay: 1 })
+    const results = Promise.all([1, 2, 3].map((item) => batcher.add(item)))
+    await nextTurn()
+    expect(batches()).toEqual([[1, 2]])
+    answer(0)
+    await until(() => batches().length === 2)
+    answer(1)
+    expect(await results).toEqual([10, 20, 30])
+    expect(batches()).toEqual([[1, 2], [3]])
+  })
+
+  test('refuses at once what is more than may wait, and takes more when a batch has gone', async () => {
+    const { batcher, answer } = createBatcher({ maxOnTheWay: 1, maxWaiting: 2 })
+    const first = batcher.add(1)
+    await nextTurn()
+    void batcher.add(2)
+    void batcher.add(3)
+    await expect(batcher.add(4)).rejects.toThrow(QueueFullError)
+    answer(0)
+    expect(await first).toBe(10)
+    await nextTurn()
+    void batcher.add(5)
+    void batcher.add(6)
+    await expect(batcher.add(7)).rejects.toThrow(QueueFullError)
+  })
+
+  test('tells all items of a batch that fails as a whole, and sends the next', async () => {
+    const { batcher, sent, batches, answer } = createBatcher({ maxOnTheWay: 1 })
+    const failed = Promise.allSettled([batcher.add(1), batcher.add(2)])
+    await nextTurn()
+    const next = batcher.add(3)
+    sent[0]?.settle(Promise.reject(new Error('lost')))
+    const reasons = (await failed).map((result) => result.status === 'rejected' && result.reason)
+    expect(reasons).toEqual([new Error('lost'), new Error('lost')])
+    await until(() => batches().length === 2)
+    answer(1)
+    expect(await next).toBe(30)
+  })
+
+  test('tells one item of its own failure, and the others of their results', async () => {
+    const { batcher, sent } = createBatcher({})
+    const results = Promise.allSettled([batcher.add(1), batcher.add(2)])
+    await nextTurn()
+    sent[0]?.settle(Promise.resolve([Promise.reject(new Error('bad item')), 20]))
+    expect(await results).toEqual([
+      { status: 'rejected', reason: new Error('bad item') },
+      { status: 'fulfilled', value: 20 },
+    ])
+  })
+})

@@ -1,0 +1,136 @@
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { expect, onTestFinished, test } from 'vitest'
+import { newKey, send, sendAll } from '../support/client.ts'
+import { holdInserts } from '../support/held-inserts.ts'
+import { type ServiceProcess, spawnService, startProcess } from '../support/process.ts'
+import { emptiedDatabase, emptiedRedisSpace, hasRedis } from '../support/stores.ts'
+import { until } from '../support/until.ts'
+
+const PROCESSES = 2
+
+async function startWorkers(env: Record<string, string> = {}) {
+  const { url, sql } = await emptiedDatabase()
+  const service = await startProcess({ DATABASE_URL: url, WORKERS: `${PROCESSES}`, ...env })
+  return { service, sql }
+}
+
+/** The processes that serve requests, of those that were started so far. */
+const workersOf = (service: ServiceProcess) =>
+  service
+    .logLines()
+    .filter(({ msg }) => `${msg}`.startsWith('ready at'))
+    .map(({ pid }) => pid as number)
+    .filter(isAlive)
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch {
+    return false
+  }
+}
+
+test.each(hasRedis ? ['postgres', 'redis'] : ['postgres'])(
+  'several processes share one port, and make each order once, with records in %s',
+  async (kind) => {
+    const redis = kind === 'redis' ? { REDIS_URL: (await emptiedRedisSpace()).url } : {}
+    const { service, sql } = await startWorkers(redis)
+    const keys = Array.from({ length: 20 }, newKey)
+    // Each on a connection of its own, and so now to this process and now to that.
+    const replies = await sendAll(100, (i) => send(service.port, { key: keys[i % 20] as string }))
+    for (const [i, key] of keys.entries()) {
+      const ofKey = replies.filter((_, index) => index % 20 === i)
+      const repeat = await send(service.port, { key })
+      expect(repeat.status).toBe(201)
+      for (const { status, text } of ofKey) {
+        if (status === 201) expect(text).toBe(repeat.text)
+        else expect(status).toBe(409)
+      }
+    }
+    expect(await sql`select 1 from orders`).toHaveLength(20)
+    const served = service.logLines().filter(({ route }) => route === '/orders')
+    expect(new Set(served.map(({ pid }) => pid)).size).toBe(PROCESSES)
+  },
+)
+
+test('the rate limit is one for all processes, without Redis as well', async () => {
+  const { service } = await startWorkers({ RATE_LIMIT_MAX: '10' })
+  const replies = await sendAll(15, () => send(service.port))
+  const statuses = replies.map(({ status }) => status).sort()
+  expect(statuses).toEqual([...Array(10).fill(201), ...Array(5).fill(429)])
+  expect((await send(service.port)).headers).toMatchObject({
+    'x-ratelimit-remaining': '0',
+    'retry-after': expect.stringMatching(/^[1-9]\d?$/),
+  })
+})
+
+test('a process that dies is replaced; the others go on, and its orders are known', async () => {
+  const { service } = await startWorkers()
+  const key = newKey()
+  const first = await send(service.port, { key })
+  const [victim, survivor] = workersOf(service)
+  process.kill(victim as number, 'SIGKILL')
+  await until(() => !isAlive(victim as number))
+  expect((await send(service.port, { key })).text).toBe(first.text)
+  await until(() => workersOf(service).length === PROCESSES)
+  expect(workersOf(service)).toContain(survivor)
+  expect((await send(service.port)).status).toBe(201)
+  expect(service.stdout()).toContain(`process ${victim} has ended with SIGKILL`)
+})
+
+test.each(['SIGTERM', 'SIGINT'] as const)(
+  'on %s all processes finish their requests, and end together',
+  async (signal) => {
+    const { url, isWaiting, release } = await holdInserts()
+    const service = await startProcess({ DATABASE_URL: url, WORKERS: `${PROCESSES}` })
+    const atWork = sendAll(10, () => send(service.port))
+    await until(isWaiting)
+    const workers = workersOf(service)
+    // As Ctrl-C does: to all of them.
+    for (const pid of signal === 'SIGINT' ? workers : []) process.kill(pid, signal)
+    service.child.kill(signal)
+    await until(() => service.stdout().includes(`closing on ${signal}`))
+    await release()
+    expect((await atWork).map(({ status }) => status)).toEqual(Array(10).fill(201))
+    expect(await service.ended).toBe(0)
+    expect(workers).toHaveLength(PROCESSES)
+    expect(workers.filter(isAlive)).toEqual([])
+  },
+)
+
+test('no process outlives its primary', async () => {
+  const { service } = await startWorkers()
+  const workers = workersOf(service)
+  expect(workers).toHaveLength(PROCESSES)
+  await service.stop('SIGKILL')
+  await until(() => workers.every((pid) => !isAlive(pid)))
+})
+
+test('what keeps one process from starting ends the start of all with one line', async () => {
+  const other = createServer().listen(0, '127.0.0.1')
+  await once(other, 'listening')
+  onTestFinished(() => void other.close())
+  const { port } = other.address() as AddressInfo
+  const { url } = await emptiedDatabase()
+  const service = await spawnService({ DATABASE_URL: url, WORKERS: '2', PORT: `${port}` })
+  expect(await service.ended).toBe(1)
+  expect(service.stderr()).toBe(
+    `order-once cannot start: port ${port} on 127.0.0.1 is in use: stop what runs there, or set PORT to another\n`,
+  )
+})
+
+test('the embedded database is that of the primary, and ends with it', async () => {
+  const service = await startProcess({ WORKERS: 'auto' })
+  const key = newKey()
+  const replies = [await send(service.port, { key }), await send(service.port, { key })]
+  expect(replies.map(({ status }) => status)).toEqual([201, 201])
+  const directory = /embedded Postgres in (\S+) /.exec(service.stdout())?.[1]
+  expect(await service.stop()).toBe(0)
+  expect(existsSync(join(directory as string, 'data', 'PG_VERSION'))).toBe(true)
+  expect(existsSync(join(directory as string, 'data', 'postmaster.pid'))).toBe(false)
+})
