@@ -73,7 +73,7 @@ describe('the connections to Postgres', () => {
     const { url, sql: admin } = await emptiedDatabase()
     const { pool } = open(url)
     let answered = 0
-    for (let round = 0; round < 20; round++) {
+    for (let round = 0; round < 10; round++) {
       const asked = Array.from({ length: 20 }, () =>
         ask(pool).then(
           () => answered++,
