@@ -68,14 +68,13 @@ async function send(load: Load): Promise<Answers> {
         sampleInt: SAMPLE_MS,
         body: load.body,
         headers: { 'Content-Type': 'application/json', 'X-Signature': load.signature },
-        requests: [
-          {
-            setupRequest: (request) => {
-              request.headers = { ...request.headers, 'Idempotency-Key': keys.next() }
-              return request
-            },
-          },
-        ],
+        // All is prepared before the first is sent: the time of this process is the service's, too.
+        setupClient: (client) => {
+          const share = Array.from({ length: load.requests / load.connections }, () => ({
+            headers: { 'Idempotency-Key': keys.next() },
+          }))
+          client.setRequests(share)
+        },
       },
       (error, result) => (error ? reject(error) : resolve(result)),
     )
