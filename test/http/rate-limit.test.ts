@@ -117,6 +117,24 @@ describe.runIf(hasRedis)('the rate limit on Redis', () => {
     expect(replies[10]?.status).toBe(429)
   })
 
+  test('costs Redis nothing for a client that is beyond it, until its window ends', async () => {
+    const { port, redisSpace } = await startService({ redis: true, env: { RATE_LIMIT_MAX: '2' } })
+    const replies = await inTurn(6, () => send(port))
+    expect(replies.map(({ status }) => status)).toEqual([201, 201, 429, 429, 429, 429])
+    // The third one found out; the others were known.
+    expect(await redisSpace?.redis.get('ratelimit:127.0.0.1')).toBe('3')
+    await redisSpace?.redis.pexpire('ratelimit:127.0.0.1', 1)
+    expect((await send(port)).headers).toMatchObject({ 'x-ratelimit-remaining': '0' })
+  })
+
+  test('counts the requests of one moment one by one', async () => {
+    const { port } = await startService({ redis: true, env: DEFAULT_LIMIT })
+    const replies = await Promise.all(Array.from({ length: 15 }, () => send(port)))
+    const remaining = replies.map(({ headers }) => Number(headers['x-ratelimit-remaining']))
+    expect(remaining.sort((a, b) => b - a)).toEqual([9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0, 0, 0, 0, 0])
+    expect(replies.filter(({ status }) => status === 429)).toHaveLength(5)
+  })
+
   test('refuses without claiming a key', async () => {
     const { port, redisSpace } = await startService({ redis: true, env: { RATE_LIMIT_MAX: '1' } })
     const key = newKey()

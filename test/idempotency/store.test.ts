@@ -325,4 +325,53 @@ describe.runIf(hasRedis)('the redis store', () => {
     await store.claim(key, 'v1:a', 'again')
     expect(await redis.pexpiretime(KEY)).toBe(expiry)
   })
+
+  test('claims the keys of one turn in one call, and remembers their answers in one more', async () => {
+    const { redis } = await emptiedRedisSpace()
+    const store = createRedisStore(redis, OPTIONS)
+    const claiming = vi.spyOn(redis, 'claimRecords')
+    const completing = vi.spyOn(redis, 'completeRecords')
+    onTestFinished(() => void vi.restoreAllMocks())
+    const keys = Array.from({ length: 100 }, (_, i) => `key-${i}`)
+    const claims = await Promise.all(keys.map((one) => store.claim(one, 'v1:a', `token-${one}`)))
+    expect(claims).toEqual(keys.map(() => ({ state: 'new' })))
+    await Promise.all(keys.map((one) => store.complete(one, `token-${one}`, request)))
+    for (const one of keys) {
+      expect(await store.claim(one, 'v1:a', 'again')).toMatchObject({ state: 'completed', answer })
+    }
+    expect(completing).toHaveBeenCalledTimes(1)
+    expect(claiming).toHaveBeenCalledTimes(1 + keys.length)
+  })
+
+  test('fails the claim of a key that is no string, and no other', async () => {
+    const { redis } = await emptiedRedisSpace()
+    const store = createRedisStore(redis, OPTIONS)
+    await redis.lpush(KEY, 'a list')
+    const [bad, good] = await Promise.allSettled([
+      store.claim(key, 'v1:a', 'token'),
+      store.claim('key-002', 'v1:a', 'token'),
+    ])
+    expect(bad).toMatchObject({
+      status: 'rejected',
+      reason: { message: expect.stringContaining('WRONGTYPE') },
+    })
+    expect(good).toEqual({ status: 'fulfilled', value: { state: 'new' } })
+    await Promise.all([
+      store.complete(key, 'token', request),
+      store.complete('key-002', 'token', request),
+    ])
+    expect(await store.claim('key-002', 'v1:a', 'again')).toMatchObject({ state: 'completed' })
+    expect(await redis.lrange(KEY, 0, -1)).toEqual(['a list'])
+  })
+
+  test('tells for how long yet an answer is remembered', async () => {
+    const { redis } = await emptiedRedisSpace()
+    const store = createRedisStore(redis, OPTIONS)
+    await store.complete(key, 'token', request)
+    await redis.pexpire(KEY, 50_000)
+    const claim = await store.claim(key, 'v1:a', 'again')
+    const { remainsMs = 0 } = claim as { remainsMs?: number }
+    expect(remainsMs).toBeGreaterThan(40_000)
+    expect(remainsMs).toBeLessThanOrEqual(50_000)
+  })
 })
