@@ -20,8 +20,9 @@ test('docker-compose.yml publishes the stores where the service looks for them',
     image: expect.stringMatching(/^redis:7/),
     ports: [`127.0.0.1:${new URL(COMPOSE.redisUrl).port}:6379`],
   })
-  expect(services.redis.command.join(' ')).toContain('--maxmemory-policy volatile-ttl')
-  for (const service of Object.values<{ healthcheck: object; volumes: string[] }>(services)) {
+  expect(services.redis.command.join(' ')).toContain('--maxmemory-policy allkeys-lru')
+  for (const service of [services.postgres, services.redis]) {
+    expect(service.profiles).toBeUndefined() // they start with a plain `docker compose up`
     expect(service.healthcheck).toMatchObject({ test: expect.any(Array) })
     expect(Object.keys(volumes)).toContain(service.volumes[0]?.split(':')[0])
   }

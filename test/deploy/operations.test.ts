@@ -1,0 +1,78 @@
+import { readFile } from 'node:fs/promises'
+import { beforeAll, describe, expect, test } from 'vitest'
+import { parse } from 'yaml'
+import { writeCompleted } from '../../src/idempotency/record.ts'
+import { newKey, send } from '../support/client.ts'
+import { createTestStores, startInstance } from '../support/service.ts'
+
+const DOCS = new URL('../../docs/', import.meta.url)
+
+let page: string
+let anchors: string[]
+
+beforeAll(async () => {
+  page = await readFile(new URL('operations.md', DOCS), 'utf8')
+  const headings = page.matchAll(/^#+ (.+)$/gm)
+  anchors = Array.from(headings, ([, text = '']) =>
+    text
+      .toLowerCase()
+      .replace(/[^\w\- ]/g, '')
+      .replaceAll(' ', '-'),
+  )
+})
+
+describe('docs/operations.md', () => {
+  test('has a section under its name for each alert', async () => {
+    const { groups } = parse(await readFile(new URL('alerts.yml', DOCS), 'utf8'))
+    type Rule = { alert?: string; annotations: { runbook: string } }
+    const rules = groups.flatMap((group: { rules: Rule[] }) => group.rules) as Rule[]
+    for (const { alert, annotations } of rules.filter((rule) => rule.alert !== undefined)) {
+      const [file, anchor] = annotations.runbook.split('#')
+      expect(file).toBe('docs/operations.md')
+      expect(anchors).toContain(anchor)
+      expect(page).toContain(`\`${alert}\``)
+    }
+  })
+
+  test('links only to its own sections that are there', () => {
+    const links = Array.from(page.matchAll(/\]\(#([^)]*)\)/g), ([, anchor]) => anchor)
+    expect(links.length).toBeGreaterThan(20)
+    for (const link of links) expect(anchors).toContain(link)
+  })
+
+  test('brings back lost orders from the answers that Redis remembers, to the byte', async () => {
+    const stores = await createTestStores({ redis: false })
+    const { sql } = stores.database
+    const { port } = await startInstance(stores)
+    const requests = [
+      { key: newKey(), body: { user_id: 'u "\\ 1', item: 'Stück\n🍰\u0001', amount: 0.0001 } },
+      { key: "k'$*;1", body: { user_id: 'u', item: 'i', amount: 99_999_999_999.9999 } },
+      { key: newKey(), body: { user_id: 'was not lost', item: 'i', amount: 5 } },
+    ]
+    const first = await Promise.all(requests.map((request) => send(port, request)))
+    const rows = await sql`select idempotency_key, request_fingerprint from orders`
+    const remembered = first.map(({ status, text, json }) =>
+      writeCompleted({
+        fingerprint: rows.find((row) => row.idempotency_key === json.order.idempotency_key)
+          ?.request_fingerprint,
+        answer: { statusCode: status, headers: {}, body: text },
+      }),
+    )
+    await sql`delete from orders where user_id <> 'was not lost'`
+
+    const [, procedure = ''] = /```sql\n([\s\S]*?)```/.exec(page) ?? []
+    const [create, copy, ...insert] = procedure.split('\n').map((line) => line.trim())
+    expect(copy).toMatch(/^\\copy remembered from answers\.jsonl /) // psql's
+    await sql.begin(async (session) => {
+      await session.unsafe(create as string)
+      const lines = [...remembered, '{"state":"in_flight"}']
+      for (const line of lines) await session`insert into remembered values (${line})`
+      await session.unsafe(insert.join('\n'))
+    })
+
+    const other = await startInstance(stores)
+    const again = await Promise.all(requests.map((request) => send(other.port, request)))
+    expect(again.map(({ text }) => text)).toEqual(first.map(({ text }) => text))
+    for (const { headers } of again) expect(headers['idempotency-replayed']).toBe('true')
+  })
+})
