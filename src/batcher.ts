@@ -17,6 +17,8 @@ export interface BatcherOptions<Item, Result> {
   maxOnTheWay?: number
   /** how many items may wait for a batch; no bound */
   maxWaiting?: number
+  /** told of each batch, how many items it has, when it is sent */
+  onBatch?: ((size: number) => void) | undefined
 }
 
 interface Waiting<Item, Result> {
@@ -42,6 +44,11 @@ export class Batcher<Item, Result> {
     this.#options = options
     this.#maxOnTheWay = options.maxOnTheWay ?? Number.POSITIVE_INFINITY
     this.#maxWaiting = options.maxWaiting ?? Number.POSITIVE_INFINITY
+  }
+
+  /** How many items wait for a batch, and how many may. */
+  get queue(): { waiting: number; limit: number } {
+    return { waiting: this.#waiting.length, limit: this.#maxWaiting }
   }
 
   /**
@@ -75,8 +82,9 @@ export class Batcher<Item, Result> {
   }
 
   async #sendNext(): Promise<void> {
-    const { send, maxItems } = this.#options
+    const { send, maxItems, onBatch } = this.#options
     const batch = this.#waiting.splice(0, maxItems)
+    onBatch?.(batch.length)
     this.#onTheWay++
     try {
       const results = await send(batch.map(({ item }) => item))

@@ -2,7 +2,13 @@ import cluster, { type Worker } from 'node:cluster'
 import closeWithGrace from 'close-with-grace'
 import { type Logger, pino } from 'pino'
 import { buildApp } from './app.ts'
+import { createStoreCheck } from './check-stores.ts'
 import { cleanUp, scheduleCleanUp } from './clean-up.ts'
+import { serveMetrics } from './http/metrics-server.ts'
+import { reportToPrimary, sumOverProcesses } from './metrics/cluster-metrics.ts'
+import { createMetrics, type MakeReader, type Metrics } from './metrics/metrics.ts'
+import { addProcessMetrics } from './metrics/process-metrics.ts'
+import { addStoreMetrics } from './metrics/store-metrics.ts'
 import { createOrdersRepository } from './orders/orders-repository.ts'
 import type { CountHit } from './rate-limit/hits.ts'
 import { createMemoryHits } from './rate-limit/memory-hits.ts'
@@ -12,6 +18,7 @@ import { readSettings, type Settings } from './settings.ts'
 import { StartError } from './start-error.ts'
 import { createIdempotencyStore } from './storage/idempotency-store.ts'
 import { type Connections, connectStores, prepareStores, type StoreUrls } from './storage/stores.ts'
+import type { Tracing } from './tracing/tracing.ts'
 import { failToStart, onCloseRequest, startWorkers } from './workers.ts'
 
 /** Requests at work have this long to finish before the process ends without them. */
@@ -53,10 +60,13 @@ async function startService(settings: Settings, logger: Logger): Promise<Close> 
   const stores = await prepareStores(settings, logger)
   const hits = createMemoryHits(settings.rateLimit)
   const forWorker = (worker: Worker) => countHitsFor(worker, hits)
+  const metrics = startMetrics(settings.workers === 1 ? undefined : sumOverProcesses)
+  let closeMetrics: Close = async () => {}
   try {
+    closeMetrics = await listenForMetrics(metrics, settings, logger)
     const close =
       settings.workers === 1
-        ? await serve(settings, stores, logger)
+        ? await serve(settings, stores, metrics, logger)
         : await startWorkers(settings.workers, stores, logger, forWorker)
     const stopCleaning = scheduleCleanUp(
       (signal) => cleanUp(stores.databaseUrl, settings, signal),
@@ -65,9 +75,11 @@ async function startService(settings: Settings, logger: Logger): Promise<Close> 
     return async () => {
       await close()
       await stopCleaning()
+      await closeMetrics()
       await stores.close()
     }
   } catch (error) {
+    await closeMetrics()
     await stores.close()
     throw error
   }
@@ -77,7 +89,29 @@ async function startService(settings: Settings, logger: Logger): Promise<Close> 
 async function startWorker(settings: Settings, logger: Logger): Promise<Close> {
   const { databaseUrl, redisUrl } = settings
   if (databaseUrl === undefined) throw new Error('a worker is started by its primary')
-  return serve(settings, { databaseUrl, redisUrl }, logger)
+  return serve(settings, { databaseUrl, redisUrl }, startMetrics(reportToPrimary), logger)
+}
+
+function startMetrics(makeReader?: MakeReader): Metrics {
+  const metrics = createMetrics(makeReader)
+  addProcessMetrics(metrics.registry)
+  return metrics
+}
+
+/**
+ * Serves the metrics on the port that is set for them, if one is.
+ *
+ * @throws {StartError} if it cannot be listened on
+ */
+async function listenForMetrics(
+  metrics: Metrics,
+  { host, metricsPort: port }: Settings,
+  logger: Logger,
+): Promise<Close> {
+  if (port === undefined) return async () => {}
+  return serveMetrics(metrics, { host, port }, logger).catch((error) => {
+    throw new StartError(listenFailure(error, host, 'METRICS_PORT', port))
+  })
 }
 
 /**
@@ -86,16 +120,31 @@ async function startWorker(settings: Settings, logger: Logger): Promise<Close> {
  * @returns what closes it all again: first the app, which finishes its requests, then the stores
  * @throws {StartError} after closing what was open already
  */
-async function serve(settings: Settings, urls: StoreUrls, logger: Logger): Promise<Close> {
+async function serve(
+  settings: Settings,
+  urls: StoreUrls,
+  metrics: Metrics,
+  logger: Logger,
+): Promise<Close> {
   const stores = await connectStores(urls, logger)
   try {
-    const app = await buildApp({
+    const orders = createOrdersRepository(stores.postgres, {
+      maxBatch: settings.maxInsertBatch,
+      onBatch: metrics.batchSent,
+    })
+    const checkStores = createStoreCheck(stores)
+    addStoreMetrics(metrics.registry, { ...stores, orders, checkStores })
+    const resources = {
       settings,
       logger,
-      orders: createOrdersRepository(stores.postgres, { maxBatch: settings.maxInsertBatch }),
+      orders,
       idempotencyStore: createIdempotencyStore(settings, stores, logger),
       countHit: countHitIn(stores, settings),
-    })
+      checkStores,
+      metrics,
+    }
+    const tracing = await startTracing(settings, logger)
+    const app = await buildApp(tracing?.trace(resources) ?? resources)
     await app
       .listen({
         host: settings.host,
@@ -104,16 +153,24 @@ async function serve(settings: Settings, urls: StoreUrls, logger: Logger): Promi
           cluster.isWorker ? `ready at ${address}` : `order-once listens on ${address}`,
       })
       .catch((error) => {
-        throw new StartError(listenFailure(error, settings))
+        throw new StartError(listenFailure(error, settings.host, 'PORT', settings.port))
       })
     return async () => {
       await app.close()
       await stores.close()
+      await tracing?.close() // at last: what is still written to the stores is traced, too
     }
   } catch (error) {
     await stores.close()
     throw error
   }
+}
+
+/** Loads OpenTelemetry only where traces are wanted. */
+async function startTracing({ traces }: Settings, logger: Logger): Promise<Tracing | undefined> {
+  if (!traces) return undefined
+  const { startTracing } = await import('./tracing/tracing.ts')
+  return startTracing(traces, logger)
 }
 
 /** Where the rate limit is counted: in Redis, else in the primary of several processes, else alone. */
@@ -140,13 +197,19 @@ function describeError(error: Error & { code?: string }) {
   return { type: name, message, code, stack }
 }
 
-function listenFailure(error: NodeJS.ErrnoException, { host, port }: Settings): string {
+/** @param name of the setting that names the port */
+function listenFailure(
+  error: NodeJS.ErrnoException,
+  host: string,
+  name: string,
+  port: number,
+): string {
   switch (error.code) {
     case 'EADDRINUSE':
-      return `port ${port} on ${host} is in use: stop what runs there, or set PORT to another`
+      return `port ${port} on ${host} is in use: stop what runs there, or set ${name} to another`
     case 'EACCES':
-      return `port ${port} on ${host} may not be used by this user: set PORT to 1024 or more`
+      return `port ${port} on ${host} may not be used by this user: set ${name} to 1024 or more`
     default:
-      return `HOST ${host} and PORT ${port} cannot be listened on: ${error.message}`
+      return `HOST ${host} and ${name} ${port} cannot be listened on: ${error.message}`
   }
 }

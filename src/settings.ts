@@ -4,8 +4,14 @@ import { envSchema } from 'env-schema'
 import Type, { type Static } from 'typebox'
 import { StartError } from './start-error.ts'
 
-const DEVELOPMENT_SECRET = 'super-secret-key'
+/** What anybody may know: production refuses it. */
+export const DEVELOPMENT_SECRET = 'super-secret-key'
 const DAY_SECONDS = 86_400
+
+/** As OpenTelemetry names them. */
+const SAMPLERS = ['', 'parentbased_'].flatMap((prefix) =>
+  ['always_on', 'always_off', 'traceidratio'].map((sampler) => prefix + sampler),
+)
 
 /** Each `description` is the rule as a person reads it: "<NAME> must be <description>". */
 const Environment = Type.Object({
@@ -16,6 +22,13 @@ const Environment = Type.Object({
     description: 'the address to listen on, such as 127.0.0.1 or 0.0.0.0',
   }),
   PORT: integer(0, 65_535, 8080),
+  METRICS_PORT: Type.Optional(
+    Type.Integer({
+      minimum: 0,
+      maximum: 65_535,
+      description: 'an integer from 0 to 65535',
+    }),
+  ),
   WORKERS: Type.String({
     default: '1',
     pattern: '^(auto|[1-9]|[1-9][0-9])$',
@@ -66,11 +79,23 @@ const Environment = Type.Object({
     }),
   ),
   STORES: Type.Enum(['auto', 'embedded'], { default: 'auto', description: 'auto or embedded' }),
+  DOCS: Type.Enum(['on', 'off'], { default: 'on', description: 'on or off' }),
   DATA_DIR: Type.String({ default: '.data', minLength: 1, description: 'a folder' }),
   LOG_LEVEL: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
     default: 'info',
     description: 'one of fatal, error, warn, info, debug, trace, silent',
   }),
+  OTEL_EXPORTER_OTLP_ENDPOINT: Type.Optional(
+    Type.String({ description: 'a URL that begins with http:// or https://' }),
+  ),
+  OTEL_EXPORTER_OTLP_HEADERS: Type.Optional(Type.String()),
+  OTEL_SERVICE_NAME: Type.Optional(Type.String()),
+  OTEL_TRACES_SAMPLER: Type.Optional(
+    Type.Enum(SAMPLERS, { description: `one of ${SAMPLERS.join(', ')}` }),
+  ),
+  OTEL_TRACES_SAMPLER_ARG: Type.Optional(
+    Type.Number({ minimum: 0, maximum: 1, description: 'a number from 0 to 1' }),
+  ),
 })
 
 function integer(minimum: number, maximum: number, byDefault: number) {
@@ -87,6 +112,8 @@ export interface Settings {
   production: boolean
   host: string
   port: number
+  /** where `/metrics` is served; undefined: at `port`, with the rest */
+  metricsPort: number | undefined
   /** how many processes serve requests */
   workers: number
   /** any of them may sign */
@@ -114,8 +141,12 @@ export interface Settings {
   trustedProxies: string[]
   /** whether a store without a URL is always the embedded one, whatever answers elsewhere */
   embeddedOnly: boolean
+  /** whether the service has pages about itself: `/`, `/docs` and `/openapi.json` */
+  docs: boolean
   dataDir: string
   logLevel: Static<typeof Environment>['LOG_LEVEL']
+  /** the `OTEL_…` settings, as they are; undefined: there are no traces */
+  traces: Record<string, string> | undefined
 }
 
 /**
@@ -139,8 +170,12 @@ export function parseSettings(
   const env = validate(environment, dotenv)
   const production = env.NODE_ENV === 'production'
   const trustedProxies = env.TRUST_PROXY?.split(',').map((proxy) => proxy.trim()) ?? []
+  const collector = env.OTEL_EXPORTER_OTLP_ENDPOINT
   const broken = [
     ...(trustedProxies.every(isAddressOrRange) ? [] : [ruleOf('TRUST_PROXY')]),
+    ...(collector === undefined || isHttpUrl(collector)
+      ? []
+      : [ruleOf('OTEL_EXPORTER_OTLP_ENDPOINT')]),
     ...(production ? brokenProductionRules(env) : []),
   ]
   if (broken.length > 0) throw new StartError(broken.join('; '))
@@ -148,6 +183,7 @@ export function parseSettings(
     production,
     host: env.HOST,
     port: env.PORT,
+    metricsPort: env.METRICS_PORT,
     workers: env.WORKERS === 'auto' ? availableParallelism() : Number(env.WORKERS),
     hmacSecrets: secretsIn(env),
     maxSignatureFailures: env.SIGNATURE_FAILURES_MAX,
@@ -166,8 +202,10 @@ export function parseSettings(
     maxBodyBytes: env.MAX_BODY_BYTES,
     trustedProxies,
     embeddedOnly: env.STORES === 'embedded',
+    docs: env.DOCS === 'on',
     dataDir: env.DATA_DIR,
     logLevel: env.LOG_LEVEL,
+    traces: env.OTEL_EXPORTER_OTLP_ENDPOINT === undefined ? undefined : tracesIn(env),
   }
 }
 
@@ -208,6 +246,14 @@ function brokenProductionRules(env: Environment): string[] {
   }
   return broken
 }
+
+/** OpenTelemetry's own settings, in the form of an environment. */
+function tracesIn(env: Environment): Record<string, string> {
+  const ours = Object.entries(env).filter(([name]) => name.startsWith('OTEL_'))
+  return Object.fromEntries(ours.map(([name, value]) => [name, String(value)]))
+}
+
+const isHttpUrl = (text: string) => /^https?:/i.test(text) && URL.canParse(text)
 
 function isAddressOrRange(text: string): boolean {
   const [address = '', prefix, ...rest] = text.split('/')

@@ -20,8 +20,8 @@ export const gracefulClose = fastifyPlugin(
     })
     app.server.on('close', () => clearTimeout(timer))
 
-    app.addHook('onRequest', (_request, _reply, done) => {
-      if (!closing) return done()
+    app.addHook('onRequest', (request, _reply, done) => {
+      if (!closing || request.routeOptions.config.alwaysAnswers) return done()
       const headers = { 'retry-after': RETRY_AFTER_SECONDS }
       done(new Problem('shutting-down', 'This instance takes no new requests.', { headers }))
     })

@@ -10,8 +10,8 @@ const RETRY_AFTER_SECONDS = '1'
 export const overload = fastifyPlugin(async (app) => {
   await app.register(underPressure, {
     maxEventLoopDelay: MAX_EVENT_LOOP_DELAY_MS,
-    pressureHandler: () => {
-      throw overloaded()
+    pressureHandler: ({ routeOptions }) => {
+      if (!routeOptions.config.alwaysAnswers) throw overloaded()
     },
   })
 })

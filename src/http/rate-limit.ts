@@ -9,6 +9,8 @@ export interface RateLimitOptions {
   windowMs: number
   /** counts for all instances together; without it, or when it fails, this process counts alone */
   countHit: CountHit | undefined
+  /** told of each request beyond the limit */
+  onExceeded: () => void
 }
 
 /**
@@ -16,11 +18,11 @@ export interface RateLimitOptions {
  * IPv6 /64 network.
  */
 export const rateLimit = fastifyPlugin(async (app: FastifyInstance, options: RateLimitOptions) => {
-  const { max, windowMs: timeWindow, countHit } = options
+  const { max, windowMs: timeWindow, countHit, onExceeded } = options
   const local = await createLimiter(app, { max, timeWindow })
   const shared = countHit && (await createLimiter(app, { max, timeWindow, countHit }))
 
-  app.addHook('preHandler', async (request, reply) => {
+  app.addHook('preHandler', async function limit(request, reply) {
     const count = shared ? await shared(request).catch(() => local(request)) : await local(request)
     if (count.isAllowed) return
     reply.headers({
@@ -29,6 +31,7 @@ export const rateLimit = fastifyPlugin(async (app: FastifyInstance, options: Rat
       'x-ratelimit-reset': count.ttlInSeconds,
     })
     if (!count.isExceeded) return
+    onExceeded()
     const rule = `At most ${max} requests are allowed in ${timeWindow / 1000} s`
     throw limitExceeded(rule, count.ttlInSeconds)
   })

@@ -16,15 +16,18 @@ const CHALLENGE = { 'www-authenticate': 'HMAC-SHA256 header="X-Signature"' }
  * counted in this process, so that a flood costs no trip to Redis. Well-signed requests from its
  * address pass all the same: others may share it.
  *
- * @param options `maxFailures`: of a client in `windowMs`
+ * @param options `maxFailures`: of a client in `windowMs`; `onFailure`: told of each
  */
 export const signature = fastifyPlugin(
-  async (app, options: { secrets: string[]; maxFailures: number; windowMs: number }) => {
+  async (
+    app,
+    options: { secrets: string[]; maxFailures: number; windowMs: number; onFailure: () => void },
+  ) => {
     const keys = options.secrets.map(createHmacSha256)
-    const { maxFailures: max, windowMs: timeWindow } = options
+    const { maxFailures: max, windowMs: timeWindow, onFailure } = options
     const countFailure = await createLimiter(app, { max, timeWindow })
 
-    app.addHook('preHandler', (request, _reply, done) => {
+    app.addHook('preHandler', function signature(request, _reply, done) {
       const isSigned = isSignedWithAny(keys, request.rawBody, request.headers['x-signature'])
       if (isSigned) done()
       else refuse(request).catch(done)
@@ -32,6 +35,7 @@ export const signature = fastifyPlugin(
 
     /** @throws {Problem} always */
     async function refuse(request: FastifyRequest): Promise<never> {
+      onFailure()
       const failures = await countFailure(request)
       if (!failures.isAllowed && failures.isExceeded) {
         throw limitExceeded('Too many wrong signatures', failures.ttlInSeconds)

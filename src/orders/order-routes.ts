@@ -3,14 +3,20 @@ import type { FastifyRequest } from 'fastify'
 import { fingerprintOfCanonical } from '../idempotency/fingerprint.ts'
 import type { Answer, AnsweredRequest } from '../idempotency/store.ts'
 import { canonicalOrder, OrderInput } from './order.ts'
+import { orderReference } from './order-reference.ts'
 import type { Order, OrdersRepository } from './orders-repository.ts'
 
 /** `POST /orders`, behind the idempotency hook. */
-export const orderRoutes: FastifyPluginAsyncTypebox<{ orders: OrdersRepository }> = async (
-  app,
-  { orders },
-) => {
-  app.post('/orders', { schema: { body: OrderInput } }, async (request, reply) => {
+export const orderRoutes: FastifyPluginAsyncTypebox<{
+  orders: OrdersRepository
+  /** of a key that is sent with another body, for the reference */
+  mismatchStatus: 409 | 422
+}> = async (app, { orders, mismatchStatus }) => {
+  const options = {
+    schema: { body: OrderInput },
+    config: { reference: orderReference(mismatchStatus) },
+  }
+  app.post('/orders', options, async (request, reply) => {
     const { idempotency } = request
     if (idempotency === null) throw new Error('POST /orders is not behind the idempotency hook')
     const { order, inserted } = await orders.insertOnce({

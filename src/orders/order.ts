@@ -32,6 +32,7 @@ export const OrderInput = Type.Object(
   {
     additionalProperties: false,
     description: 'a JSON object with exactly user_id, item and amount',
+    examples: [{ user_id: 'user-1', item: 'book', amount: 500 }],
   },
 )
 

@@ -23,12 +23,16 @@ export interface OrdersRepository {
   insertOnce(order: NewOrder): Promise<{ order: Order; inserted: boolean }>
   /** @throws if Postgres fails or does not answer in time */
   findByKey(key: string): Promise<Order | undefined>
+  /** How many orders wait for an insert, and how many may. */
+  queue(): { waiting: number; limit: number }
 }
 
 /** How inserts go to Postgres. */
 export interface InsertOptions {
   /** the most orders in one statement; 1: each has a statement of its own */
   maxBatch: number
+  /** told of each insert, how many orders it has */
+  onBatch?: (size: number) => void
 }
 
 /** A key can be released between the refused insert and the look for its row, but hardly twice. */
@@ -79,13 +83,14 @@ interface NewRow {
  */
 export function createOrdersRepository(
   pool: PostgresPool,
-  { maxBatch }: InsertOptions,
+  { maxBatch, onBatch }: InsertOptions,
 ): OrdersRepository {
   const inserts = new Batcher<NewRow, Date | undefined>({
     send: insertRows,
     maxItems: maxBatch,
     maxOnTheWay: maxBatch === 1 ? MAX_ROWS_ON_THE_WAY : MAX_BATCHES_ON_THE_WAY,
     maxWaiting: Math.max(MIN_ROWS_WAITING, MAX_BATCHES_WAITING * maxBatch),
+    onBatch,
   })
 
   /** @returns for each row when it was inserted; undefined if its key was taken */
@@ -117,6 +122,7 @@ export function createOrdersRepository(
 
   return {
     findByKey,
+    queue: () => inserts.queue,
 
     async insertOnce({ idempotencyKey, requestFingerprint, ...input }) {
       const row = {

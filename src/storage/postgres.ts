@@ -20,6 +20,8 @@ export interface PostgresPool {
    * @throws Postgres's own error, rather than drizzle's, which repeats the query's values
    */
   run<T>(query: (database: Database) => Promise<T>): Promise<T>
+  /** What it has to do now, and when Postgres last answered by `performance.now()`. */
+  load(): { queries: number; limit: number; answeredAt: number }
   /** Ends the connections; queries at work have `CLOSE_TIMEOUT_SECONDS` to finish. */
   close(): Promise<void>
 }
@@ -70,6 +72,7 @@ const CONNECTION_OPTIONS = {
 /** Opens a pool that connects on demand. @param url `postgres://…` */
 export function openPostgres(url: string, log: Logger): PostgresPool {
   let queriesAtWork = 0
+  let answeredAt = Number.NEGATIVE_INFINITY
   let failuresInARow = 0
   let replacedAt = performance.now()
   let { client, database } = connect(url)
@@ -94,6 +97,7 @@ export function openPostgres(url: string, log: Logger): PostgresPool {
     try {
       const answer = query(database)
       const result = await withDeadline(answer, ms, 'Postgres did not answer')
+      answeredAt = performance.now()
       if (used === client) failuresInARow = 0
       return result
     } catch (error) {
@@ -117,6 +121,7 @@ export function openPostgres(url: string, log: Logger): PostgresPool {
         queriesAtWork--
       }
     },
+    load: () => ({ queries: queriesAtWork, limit: MAX_QUERIES_AT_WORK, answeredAt }),
     close: () => client.end({ timeout: CLOSE_TIMEOUT_SECONDS }),
   }
 }

@@ -29,6 +29,8 @@ export interface RedisConnection {
    * at the latest
    */
   ask<T>(commands: () => Promise<T>): Promise<T>
+  /** How many times what was asked failed, those not counted that were never sent. */
+  failedCalls(): number
   close(): Promise<void>
 }
 
@@ -57,6 +59,7 @@ export async function openRedis(url: string, log: Logger): Promise<RedisConnecti
   let lastError: Error | undefined
   let isConnected = true
   let wasUp = true
+  let failedCalls = 0
   const tell = () => {
     const isUp = isConnected && breaker.state === CircuitState.Closed
     if (isUp === wasUp || client.status === 'end') return
@@ -66,7 +69,9 @@ export async function openRedis(url: string, log: Logger): Promise<RedisConnecti
   }
   breaker.onStateChange(tell)
   breaker.onFailure(({ reason }) => {
-    if ('error' in reason && !(reason.error instanceof BrokenCircuitError)) lastError = reason.error
+    if (!('error' in reason) || reason.error instanceof BrokenCircuitError) return
+    lastError = reason.error
+    failedCalls++
   })
 
   await new Promise<void>((resolve) => {
@@ -88,6 +93,7 @@ export async function openRedis(url: string, log: Logger): Promise<RedisConnecti
   return {
     client,
     ask: (commands) => breaker.execute(commands),
+    failedCalls: () => failedCalls,
     close: async () => {
       // QUIT is answered after the answers that are still being remembered.
       await client.quit().catch(() => client.disconnect())

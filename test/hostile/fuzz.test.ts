@@ -251,7 +251,7 @@ describe('whatever is sent', () => {
   )
 })
 
-/** What is at a path: orders, the page of a problem, or the reason why there is nothing. */
+/** What is at a path: orders, the front page or that of a problem, or the reason why there is nothing. */
 function placeOf(path: string): 'orders' | 'page' | 'no page' | ProblemCode {
   // Longer than all the headers that Node reads.
   if (path.length > 16 * 1024) return 'headers-too-large'
@@ -260,6 +260,7 @@ function placeOf(path: string): 'orders' | 'page' | 'no page' | ProblemCode {
   const [target = ''] = path.split(/[?#]/)
   try {
     const [, first, code, ...more] = target.split('/').map(decodeURIComponent)
+    if (target === '/') return 'page'
     if (code === undefined) return first === 'orders' ? 'orders' : 'not-found'
     if (first !== 'problems' || more.length > 0) return 'not-found'
     return Object.hasOwn(PROBLEMS, code) ? 'page' : 'no page'

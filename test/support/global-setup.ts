@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import type { TestProject } from 'vitest/node'
 import { startEmbeddedPostgres } from '../../src/storage/embedded-postgres.ts'
 import { migrateDatabase } from '../../src/storage/migrate.ts'
+import { chromiumPath } from './chromium.ts'
 import { administer, createDatabase, TEMPLATE } from './database.ts'
 import {
   type PrivateRedis,
@@ -23,6 +24,9 @@ declare module 'vitest' {
 
 /** Starts the servers that the tests share, and stops them in the end. */
 export default async function setup(project: TestProject) {
+  if (chromiumPath === undefined) {
+    complain('THE TESTS IN A BROWSER ARE LEFT OUT: no chromium in /usr/bin, no CHROMIUM_PATH.')
+  }
   const directory = await mkdtemp(join(tmpdir(), 'order-once-test-'))
   const postgres = await startEmbeddedPostgres(directory)
   // No test's database has to outlive a power cut.

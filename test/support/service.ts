@@ -1,8 +1,12 @@
 import type { AddressInfo } from 'node:net'
 import { pino } from 'pino'
 import { onTestFinished } from 'vitest'
-import { buildApp } from '../../src/app.ts'
+import { type AppResources, buildApp } from '../../src/app.ts'
+import { createStoreCheck } from '../../src/check-stores.ts'
+import type { StoresInUse } from '../../src/http/front-page.ts'
 import type { IdempotencyStore } from '../../src/idempotency/store.ts'
+import { createMetrics } from '../../src/metrics/metrics.ts'
+import { addStoreMetrics } from '../../src/metrics/store-metrics.ts'
 import {
   createOrdersRepository,
   type OrdersRepository,
@@ -24,6 +28,10 @@ export interface Variation {
   orders?: (orders: OrdersRepository) => OrdersRepository
   /** wraps the store of idempotency records */
   store?: (store: IdempotencyStore) => IdempotencyStore
+  /** traces the requests */
+  trace?: (resources: AppResources) => AppResources
+  /** what the front page says of the stores */
+  storesInUse?: StoresInUse
 }
 
 export interface TestStores {
@@ -49,19 +57,29 @@ export async function startInstance(stores: TestStores, variation: Variation = {
   )
   const pool = openPostgres(stores.database.url, logger)
   const redis = stores.redisSpace && (await openRedis(stores.redisSpace.url, logger))
-  const orders = createOrdersRepository(pool, { maxBatch: settings.maxInsertBatch })
+  const metrics = createMetrics()
+  const orders = createOrdersRepository(pool, {
+    maxBatch: settings.maxInsertBatch,
+    onBatch: metrics.batchSent,
+  })
+  const checkStores = createStoreCheck({ postgres: pool, redis })
+  addStoreMetrics(metrics.registry, { postgres: pool, redis, orders, checkStores })
   const store = createIdempotencyStore(
     settings,
     { redis, postgres: pool, close: async () => {} },
     logger,
   )
-  const app = await buildApp({
+  const resources = {
     settings,
     logger,
+    ...(variation.storesInUse && { storesInUse: variation.storesInUse }),
     orders: variation.orders?.(orders) ?? orders,
     idempotencyStore: variation.store?.(store) ?? store,
     countHit: redis && createRedisHits(redis.client, { ...settings.rateLimit, ask: redis.ask }),
-  })
+    checkStores,
+    metrics,
+  }
+  const app = await buildApp(variation.trace?.(resources) ?? resources)
   await app.listen({ host: '127.0.0.1', port: 0 })
   onTestFinished(async () => {
     await app.close()

@@ -1,0 +1,44 @@
+import type { FastifyPluginAsync } from 'fastify'
+import type { CheckStores, StoreStates } from '../check-stores.ts'
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** answered while the process is overloaded and while it shuts down, too */
+    alwaysAnswers?: boolean
+  }
+}
+
+/** A probe every few seconds is not worth a line in the log; a fault in answering it is. */
+const QUIET = { logLevel: 'warn' } as const
+
+/**
+ * For whoever runs the service, unsigned and outside the rate limit:
+ *
+ * - `GET /health/live`: the process answers; if it does not, start it anew.
+ * - `GET /health/ready`: it can make orders; if not, send it none. Without Redis it can (`degraded`);
+ *   without Postgres, under overload and while it shuts down it cannot: 503.
+ */
+export const health: FastifyPluginAsync<{ checkStores: CheckStores }> = async (
+  app,
+  { checkStores },
+) => {
+  app.addHook('onRequest', (_request, reply, done) => {
+    reply.header('cache-control', 'no-store')
+    done()
+  })
+
+  app.get('/health/live', { ...QUIET, config: { alwaysAnswers: true } }, async () => ({
+    status: 'live',
+  }))
+
+  app.get('/health/ready', QUIET, async (_request, reply) => {
+    const stores = await checkStores()
+    reply.code(stores.postgres === 'up' ? 200 : 503)
+    return { status: statusOf(stores), ...stores }
+  })
+}
+
+function statusOf({ postgres, redis }: StoreStates): 'ready' | 'degraded' | 'unavailable' {
+  if (postgres === 'down') return 'unavailable'
+  return redis === 'down' ? 'degraded' : 'ready'
+}

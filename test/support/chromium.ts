@@ -1,0 +1,9 @@
+import { existsSync } from 'node:fs'
+
+/** Undefined without a Chromium: a loud line says so, and the tests in a browser are left out. */
+export const chromiumPath = [
+  process.env.CHROMIUM_PATH ?? '',
+  '/usr/bin/chromium',
+  '/usr/bin/chromium-browser',
+  '/usr/bin/google-chrome',
+].find((path) => existsSync(path))

@@ -1,0 +1,36 @@
+import { expect } from 'vitest'
+import { send } from './client.ts'
+
+/** The metrics of a service at one moment. */
+export interface Scrape {
+  text: string
+  /** The value of a series; 0 if there is none. */
+  value(name: string, labels?: Record<string, string>): number
+}
+
+/** Reads `/metrics`, which must be there. */
+export async function scrape(port: number): Promise<Scrape> {
+  const reply = await send(port, { method: 'GET', path: '/metrics', key: null, signature: null })
+  expect(reply.status).toBe(200)
+  expect(reply.headers['content-type']).toBe('text/plain; version=0.0.4; charset=utf-8')
+  expect(reply.headers['cache-control']).toBe('no-store')
+  const series = new Map(reply.text.split('\n').map(readLine))
+  return {
+    text: reply.text,
+    value: (name, labels = {}) => Number(series.get(nameOf(name, Object.entries(labels))) ?? 0),
+  }
+}
+
+/** `name{b="2",a="1"} 3` → the name with its labels in order, and the value. */
+function readLine(line: string): [string, string] {
+  const [series = '', value = ''] = line.split(/ (?=\S+$)/)
+  const [name = '', labels = ''] = series.split(/[{}]/)
+  const pairs = [...labels.matchAll(/(\w+)="([^"]*)"/g)].map(([, key = '', text = '']) => [
+    key,
+    text,
+  ])
+  return [nameOf(name, pairs as [string, string][]), value]
+}
+
+const nameOf = (name: string, labels: [string, string][]) =>
+  `${name} ${JSON.stringify(labels.sort())}`
