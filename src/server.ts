@@ -18,8 +18,9 @@ import { readSettings, type Settings } from './settings.ts'
 import { StartError } from './start-error.ts'
 import { createIdempotencyStore } from './storage/idempotency-store.ts'
 import { type Connections, connectStores, prepareStores, type StoreUrls } from './storage/stores.ts'
+import { describeStores } from './storage/stores-in-use.ts'
 import type { Tracing } from './tracing/tracing.ts'
-import { failToStart, onCloseRequest, startWorkers } from './workers.ts'
+import { failToStart, onCloseRequest, startWorkers, urlsOfPrimary } from './workers.ts'
 
 /** Requests at work have this long to finish before the process ends without them. */
 const CLOSE_DELAY_MS = 10_000
@@ -87,9 +88,7 @@ async function startService(settings: Settings, logger: Logger): Promise<Close> 
 
 /** One process of several: its primary has prepared the stores, and told where they are. */
 async function startWorker(settings: Settings, logger: Logger): Promise<Close> {
-  const { databaseUrl, redisUrl } = settings
-  if (databaseUrl === undefined) throw new Error('a worker is started by its primary')
-  return serve(settings, { databaseUrl, redisUrl }, startMetrics(reportToPrimary), logger)
+  return serve(settings, urlsOfPrimary(settings), startMetrics(reportToPrimary), logger)
 }
 
 function startMetrics(makeReader?: MakeReader): Metrics {
@@ -140,6 +139,7 @@ async function serve(
       orders,
       idempotencyStore: createIdempotencyStore(settings, stores, logger),
       countHit: countHitIn(stores, settings),
+      storesInUse: describeStores(settings, urls),
       checkStores,
       metrics,
     }

@@ -2,11 +2,15 @@ import cluster, { type Address, type Worker } from 'node:cluster'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
+import type { Settings } from './settings.ts'
 import { StartError } from './start-error.ts'
 import type { StoreUrls } from './storage/stores.ts'
 
 /** One that dies at once, again and again, must not take up the machine by being started. */
 const MIN_LIFE_MS = 1_000
+
+/** A variable by which a primary tells its workers that the database is its own. */
+const EMBEDDED = 'ORDER_ONCE_EMBEDDED'
 
 /** What a primary says to a worker, and a worker that cannot start to its primary. */
 const CLOSE = 'close'
@@ -38,6 +42,7 @@ export async function startWorkers(
     const worker = cluster.fork({
       DATABASE_URL: urls.databaseUrl,
       ...(urls.redisUrl && { REDIS_URL: urls.redisUrl }),
+      ...(urls.isEmbedded && { [EMBEDDED]: 'yes' }),
     })
     starting.add(worker)
     onStart(worker)
@@ -91,6 +96,12 @@ export async function startWorkers(
     await close()
     throw error
   }
+}
+
+/** For a worker: where its primary has prepared the stores. */
+export function urlsOfPrimary({ databaseUrl, redisUrl }: Settings): StoreUrls {
+  if (databaseUrl === undefined) throw new Error('a worker is started by its primary')
+  return { databaseUrl, redisUrl, isEmbedded: process.env[EMBEDDED] === 'yes' }
 }
 
 /** For a worker: calls back when its primary wants it to finish. */

@@ -9,8 +9,20 @@ import { StartError } from '../start-error.ts'
 import type { Connections } from './stores.ts'
 
 /**
- * The store of idempotency records that the settings name; by default Redis if there is one, else a
- * given Postgres, which other instances may share, else the memory of this process.
+ * Where idempotency records are kept: in the store that the settings name; by default in Redis if
+ * there is one, else in a given Postgres, which other processes may share, else in memory.
+ */
+export function idempotencyStoreKind(
+  { idempotency, databaseUrl, workers }: Settings,
+  hasRedis: boolean,
+) {
+  const isShared = databaseUrl !== undefined || workers > 1
+  const byDefault = isShared ? 'postgres' : 'memory'
+  return idempotency.store ?? (hasRedis ? 'redis' : byDefault)
+}
+
+/**
+ * Opens the store of idempotency records.
  *
  * @throws {StartError} if Redis is named and there is none
  */
@@ -24,9 +36,7 @@ export function createIdempotencyStore(
     report: (_key: string, error: Error) =>
       log.warn({ err: error }, 'an idempotency record could not be read and was dropped'),
   }
-  const byDefault = redis ? 'redis' : settings.databaseUrl ? 'postgres' : 'memory'
-  const kind = settings.idempotency.store ?? byDefault
-  switch (kind) {
+  switch (idempotencyStoreKind(settings, redis !== undefined)) {
     case 'redis':
       if (!redis) throw new StartError('IDEMPOTENCY_STORE is redis, but there is no REDIS_URL')
       log.info('idempotency records are kept in Redis')

@@ -10,6 +10,8 @@ export interface StoreUrls {
   databaseUrl: string
   /** undefined: there is no Redis */
   redisUrl: string | undefined
+  /** whether the database is the embedded one */
+  isEmbedded: boolean
 }
 
 /** The stores of a service, found and ready for its processes to connect to. */
@@ -59,7 +61,7 @@ export async function prepareStores(settings: Settings, log: Logger): Promise<St
   }
   const place = redisUrl ? `Redis at ${placeOf(redisUrl)}` : 'the memory of this process'
   log.info(`rate-limit counters are kept in ${place} (${reason})`)
-  return { databaseUrl: url, redisUrl, close }
+  return { databaseUrl: url, redisUrl, isEmbedded: databaseUrl === undefined, close }
 }
 
 /** Connects to the stores; to Postgres on demand, to Redis as soon as it answers. */

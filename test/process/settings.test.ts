@@ -10,6 +10,7 @@ describe('the settings', () => {
       production: false,
       host: '127.0.0.1',
       port: 8080,
+      workers: 1,
       hmacSecrets: ['super-secret-key'],
       maxSignatureFailures: 100,
       databaseUrl: undefined,
@@ -23,10 +24,14 @@ describe('the settings', () => {
         store: undefined,
       },
       keyRetentionDays: 0,
+      maxInsertBatch: 500,
       maxBodyBytes: 65_536,
       trustedProxies: [],
       embeddedOnly: false,
       dataDir: '.data',
+      docs: true,
+      metricsPort: undefined,
+      traces: undefined,
       logLevel: 'info',
     })
   })
@@ -34,6 +39,13 @@ describe('the settings', () => {
   test.each([
     ['PORT', 'http', 'PORT must be an integer from 0 to 65535'],
     ['PORT', '65536', 'PORT must be an integer from 0 to 65535'],
+    ...['0', '100', 'all'].map((value) => [
+      'WORKERS',
+      value,
+      'WORKERS must be auto, for one on each core, or an integer from 1 to 99',
+    ]),
+    ['INSERT_BATCH_MAX', '1001', 'INSERT_BATCH_MAX must be an integer from 1 to 1000'],
+    ['DOCS', 'maybe', 'DOCS must be on or off'],
     ['PORT', '', 'PORT must be an integer from 0 to 65535'],
     ...['', 'a,', ',a', 'a,,b'].map((value) => [
       'HMAC_SECRET',
