@@ -4,10 +4,10 @@ import { measure } from './src/http/measure.ts'
 const m = createMetrics()
 async function build(kind: number) {
   const app = fastify({ logger: { level: 'silent' } })
-  app.addHook('onSend', (_q, _r, _p, d) => d())
-  if (kind === 1) app.addHook('onSend', (_q, _r, _p, d) => d())
+  app.addHook('onSend', (_q: any, _r: any, _p: any, d: any) => d())
+  if (kind === 1) app.addHook('onSend', (_q: any, _r: any, _p: any, d: any) => d())
   if (kind === 2) await app.register(measure, { metrics: m })
-  app.post('/orders', async (_q, r) => r.code(201).send('{}'))
+  app.post('/orders', async (_q: any, r: any) => r.code(201).send('{}'))
   await app.ready()
   return app
 }
