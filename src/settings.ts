@@ -22,13 +22,7 @@ const Environment = Type.Object({
     description: 'the address to listen on, such as 127.0.0.1 or 0.0.0.0',
   }),
   PORT: integer(0, 65_535, 8080),
-  METRICS_PORT: Type.Optional(
-    Type.Integer({
-      minimum: 0,
-      maximum: 65_535,
-      description: 'an integer from 0 to 65535',
-    }),
-  ),
+  METRICS_PORT: Type.Optional(integer(0, 65_535)),
   WORKERS: Type.String({
     default: '1',
     pattern: '^(auto|[1-9]|[1-9][0-9])$',
@@ -98,11 +92,11 @@ const Environment = Type.Object({
   ),
 })
 
-function integer(minimum: number, maximum: number, byDefault: number) {
+function integer(minimum: number, maximum: number, byDefault?: number) {
   return Type.Integer({
     minimum,
     maximum,
-    default: byDefault,
+    ...(byDefault !== undefined && { default: byDefault }),
     description: `an integer from ${minimum} to ${maximum}`,
   })
 }

@@ -47,6 +47,7 @@ describe('the settings', () => {
     ['INSERT_BATCH_MAX', '1001', 'INSERT_BATCH_MAX must be an integer from 1 to 1000'],
     ['DOCS', 'maybe', 'DOCS must be on or off'],
     ['PORT', '', 'PORT must be an integer from 0 to 65535'],
+    ['METRICS_PORT', '65536', 'METRICS_PORT must be an integer from 0 to 65535'],
     ...['', 'a,', ',a', 'a,,b'].map((value) => [
       'HMAC_SECRET',
       value,

@@ -12,6 +12,7 @@ import {
   startPrivateRedis,
   startRedisContainer,
 } from './private-redis.ts'
+import { hasPromtool } from './promtool.ts'
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -26,6 +27,9 @@ declare module 'vitest' {
 export default async function setup(project: TestProject) {
   if (chromiumPath === undefined) {
     complain('THE TESTS IN A BROWSER ARE LEFT OUT: no chromium in /usr/bin, no CHROMIUM_PATH.')
+  }
+  if (!hasPromtool) {
+    complain('THE CHECKS OF METRICS AND ALERTS ARE LEFT OUT: no promtool on the PATH.')
   }
   const directory = await mkdtemp(join(tmpdir(), 'order-once-test-'))
   const postgres = await startEmbeddedPostgres(directory)
