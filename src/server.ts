@@ -69,6 +69,7 @@ async function startService(settings: Settings, logger: Logger): Promise<Close> 
       settings.workers === 1
         ? await serve(settings, stores, metrics, logger)
         : await startWorkers(settings.workers, stores, logger, forWorker)
+    if (!settings.production) logger.info(firstSteps(settings))
     const stopCleaning = scheduleCleanUp(
       (signal) => cleanUp(stores.databaseUrl, settings, signal),
       logger,
@@ -164,6 +165,13 @@ async function serve(
     await stores.close()
     throw error
   }
+}
+
+/** What a newcomer types next. */
+function firstSteps({ port, docs }: Settings): string {
+  const url = port === 8080 ? '' : ` --url http://127.0.0.1:${port}`
+  const command = `npm run order -- --item book --amount 500${url}`
+  return `to try it, ${docs ? 'open it in a browser, or ' : ''}in another terminal: ${command}`
 }
 
 /** Loads OpenTelemetry only where traces are wanted. */

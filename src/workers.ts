@@ -90,7 +90,7 @@ export async function startWorkers(
 
   try {
     const [at] = await Promise.all(Array.from({ length: count }, fork))
-    log.info(`order-once listens on ${at?.address}:${at?.port} in ${count} processes`)
+    log.info(`order-once listens on http://${at?.address}:${at?.port} in ${count} processes`)
     return close
   } catch (error) {
     await close()
