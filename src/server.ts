@@ -170,7 +170,7 @@ async function serve(
 /** What a newcomer types next. */
 function firstSteps({ port, docs }: Settings): string {
   const url = port === 8080 ? '' : ` --url http://127.0.0.1:${port}`
-  const command = `npm run order -- --item book --amount 500${url}`
+  const command = `npm run order -- --item tea --amount 3${url}`
   return `to try it, ${docs ? 'open it in a browser, or ' : ''}in another terminal: ${command}`
 }
 

@@ -1,5 +1,7 @@
 import type { FastifyPluginAsync } from 'fastify'
 import type { CheckStores, StoreStates } from '../check-stores.ts'
+import type { RouteReference } from './open-api.ts'
+import { problemResponses } from './problem-responses.ts'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -10,6 +12,32 @@ declare module 'fastify' {
 
 /** A probe every few seconds is not worth a line in the log; a fault in answering it is. */
 const QUIET = { logLevel: 'warn' } as const
+
+const stateExample = (description: string, example: object) => ({
+  description,
+  content: { 'application/json': { schema: { type: 'object' }, example } },
+})
+
+const LIVE: RouteReference = {
+  operationId: 'isLive',
+  tags: ['Operation'],
+  summary: 'Whether the process answers',
+  response: { 200: stateExample('It does.', { status: 'live' }) },
+}
+
+const READY: RouteReference = {
+  operationId: 'isReady',
+  tags: ['Operation'],
+  summary: 'Whether it can make orders',
+  response: {
+    200: stateExample('It can; `degraded` is without Redis.', {
+      status: 'ready',
+      postgres: 'up',
+      redis: 'up',
+    }),
+    ...problemResponses(['overloaded', 'shutting-down']),
+  },
+}
 
 /**
  * For whoever runs the service, unsigned and outside the rate limit:
@@ -27,11 +55,12 @@ export const health: FastifyPluginAsync<{ checkStores: CheckStores }> = async (
     done()
   })
 
-  app.get('/health/live', { ...QUIET, config: { alwaysAnswers: true } }, async () => ({
+  const live = { ...QUIET, config: { alwaysAnswers: true, reference: LIVE } }
+  app.get('/health/live', live, async () => ({
     status: 'live',
   }))
 
-  app.get('/health/ready', QUIET, async (_request, reply) => {
+  app.get('/health/ready', { ...QUIET, config: { reference: READY } }, async (_request, reply) => {
     const stores = await checkStores()
     reply.code(stores.postgres === 'up' ? 200 : 503)
     return { status: statusOf(stores), ...stores }

@@ -35,7 +35,7 @@ export const openApi = fastifyPlugin(async (app) => {
           'Creates an order exactly once, however often its request is repeated. Every refusal is a problem document (RFC 9457), whose `type` is a page of this service that explains it.',
         license: { name: 'MIT', identifier: 'MIT' },
       },
-      tags: [{ name: 'Orders' }, { name: 'Problems' }],
+      tags: [{ name: 'Orders' }, { name: 'Problems' }, { name: 'Operation' }],
       components: {
         securitySchemes: {
           signature: {
