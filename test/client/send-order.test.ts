@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { type SendOptions, sendOrder } from '../../src/client/send-order.ts'
 import { sign, signOrder } from '../../src/client/sign.ts'
 import { newKey, ORDER, SECRET, send } from '../support/client.ts'
-import { createGate } from '../support/gate.ts'
+import { createGate, heldBy } from '../support/gate.ts'
 import { startService } from '../support/service.ts'
 import { until } from '../support/until.ts'
 import {
@@ -239,13 +239,7 @@ describe('from the service', () => {
   test('it gets the answer of the request ahead of it', async () => {
     const gate = createGate()
     const { port, countOrders } = await startService({
-      orders: (orders) => ({
-        ...orders,
-        insertOnce: async (order) => {
-          await gate.pass()
-          return orders.insertOnce(order)
-        },
-      }),
+      orders: heldBy(gate),
     })
     const key = newKey()
     const ahead = send(port, { key })

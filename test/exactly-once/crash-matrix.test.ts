@@ -1,10 +1,11 @@
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { newKey, ORDER, type Reply, send } from '../support/client.ts'
 import { holdInsertOf } from '../support/held-inserts.ts'
 import { type ServiceProcess, startProcess } from '../support/process.ts'
+import { proxied } from '../support/proxied.ts'
 import { startInstance } from '../support/service.ts'
 import { emptiedRedisSpace, hasRedis } from '../support/stores.ts'
-import { TcpProxy } from '../support/tcp-proxy.ts'
+import type { TcpProxy } from '../support/tcp-proxy.ts'
 import { until } from '../support/until.ts'
 
 /** One order on its way through one instance, behind proxies, and another instance for its retry. */
@@ -124,8 +125,8 @@ describe.runIf(hasRedis)('an order is made once, and its retry gets it', () => {
 async function stage(key: string): Promise<{ scene: Scene; other: { port: number } }> {
   const inserts = await holdInsertOf(key)
   const space = await emptiedRedisSpace()
-  const postgres = await proxyOf(inserts.url)
-  const redis = await proxyOf(space.url)
+  const postgres = await proxied(inserts.url)
+  const redis = await proxied(space.url)
   // A short lease: where the dead left a mark and no row, the retry waits for its end.
   const env = { IDEMPOTENCY_LEASE_SECONDS: '1' }
   const stores = { DATABASE_URL: postgres.url, REDIS_URL: redis.url }
@@ -148,14 +149,6 @@ async function stage(key: string): Promise<{ scene: Scene; other: { port: number
     release: inserts.release,
   }
   return { scene, other }
-}
-
-async function proxyOf(url: string) {
-  const proxied = new URL(url)
-  const proxy = await TcpProxy.start(Number(proxied.port))
-  onTestFinished(() => proxy.close())
-  proxied.host = `127.0.0.1:${proxy.port}`
-  return { proxy, url: proxied.href }
 }
 
 function describeReply(reply: Reply | undefined): string {

@@ -3,7 +3,7 @@ import { connect } from 'node:net'
 import { describe, expect, test } from 'vitest'
 import { PROBLEMS } from '../../src/http/problem.ts'
 import { newKey, ORDER, send, sign } from '../support/client.ts'
-import { createGate } from '../support/gate.ts'
+import { createGate, heldBy } from '../support/gate.ts'
 import { startService } from '../support/service.ts'
 import { until } from '../support/until.ts'
 
@@ -106,13 +106,7 @@ describe('a problem document', () => {
   test('does not take garbage behind a request at work for a second request to answer', async () => {
     const gate = createGate()
     const { port } = await startService({
-      orders: (orders) => ({
-        ...orders,
-        insertOnce: async (order) => {
-          await gate.pass()
-          return orders.insertOnce(order)
-        },
-      }),
+      orders: heldBy(gate),
     })
     const key = newKey()
     const body = JSON.stringify(ORDER)

@@ -1,6 +1,6 @@
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { newKey, ORDER, open, send, sendAll } from '../support/client.ts'
-import { createGate } from '../support/gate.ts'
+import { createGate, heldBy } from '../support/gate.ts'
 import { holdInserts } from '../support/held-inserts.ts'
 import { redisServer, startPrivateRedis } from '../support/private-redis.ts'
 import { hasPromtool, promtool } from '../support/promtool.ts'
@@ -87,13 +87,7 @@ describe('the duration of requests', () => {
   test('is of the bucket it belongs to', async () => {
     const gate = createGate()
     const { port } = await startService({
-      orders: (orders) => ({
-        ...orders,
-        insertOnce: async (order) => {
-          await gate.pass()
-          return orders.insertOnce(order)
-        },
-      }),
+      orders: heldBy(gate),
     })
     const beganAt = performance.now()
     const held = send(port)
@@ -158,13 +152,7 @@ describe('the outcomes of keys', () => {
   test('count duplicates that were refused and duplicates that waited', async () => {
     const gate = createGate()
     const { port, waiting } = await startService({
-      orders: (orders) => ({
-        ...orders,
-        insertOnce: async (order) => {
-          await gate.pass()
-          return orders.insertOnce(order)
-        },
-      }),
+      orders: heldBy(gate),
     })
     const key = newKey()
     const first = send(port, { key })

@@ -1,3 +1,5 @@
+import type { OrdersRepository } from '../../src/orders/orders-repository.ts'
+
 /** A gate that holds whoever passes it until it is opened. */
 export interface Gate {
   /** how many have come to the gate */
@@ -21,3 +23,14 @@ export function createGate(): Gate {
   }
   return gate
 }
+
+/** For `startService`: the repository, whose inserts are held by the gate. */
+export const heldBy =
+  (gate: Gate) =>
+  (orders: OrdersRepository): OrdersRepository => ({
+    ...orders,
+    insertOnce: async (order) => {
+      await gate.pass()
+      return orders.insertOnce(order)
+    },
+  })
