@@ -183,7 +183,8 @@ async function startTracing({ traces }: Settings, logger: Logger): Promise<Traci
 
 /** Where the rate limit is counted: in Redis, else in the primary of several processes, else alone. */
 function countHitIn({ redis }: Connections, { rateLimit }: Settings): CountHit | undefined {
-  if (redis) return createRedisHits(redis.client, { ...rateLimit, ask: redis.ask })
+  if (redis)
+    return createRedisHits(redis.client, { ...rateLimit, ask: redis.ask, lane: redis.lane })
   return cluster.isWorker ? createPrimaryHits() : undefined
 }
 

@@ -1,16 +1,24 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
-import { Batcher, QueueFullError } from '../src/batcher.ts'
+import { Batcher, Lane, QueueFullError } from '../src/batcher.ts'
 import { until } from './support/until.ts'
 
 /** A batcher of numbers, whose batches return when the test says so. */
-function createBatcher(options: { maxItems?: number; maxOnTheWay?: number; maxWaiting?: number }) {
+function createBatcher({
+  lane = new Lane(1),
+  ...options
+}: {
+  lane?: Lane
+  maxItems?: number
+  maxWaiting?: number
+}) {
   const sent: {
     items: number[]
     settle: (results: Promise<(number | Promise<number>)[]>) => void
   }[] = []
   const batcher = new Batcher<number, number>({
     maxItems: 100,
+    lane,
     ...options,
     send: (items) => new Promise((resolve) => sent.push({ items, settle: resolve })),
   })
@@ -34,14 +42,14 @@ describe('a batcher', () => {
   })
 
   test('does not wait for company: one item alone goes when its turn ends', async () => {
-    const { batcher, batches } = createBatcher({ maxOnTheWay: 1 })
+    const { batcher, batches } = createBatcher({})
     void batcher.add(1)
     await nextTurn()
     expect(batches()).toEqual([[1]])
   })
 
   test('lets items gather while as many batches are on their way as may be, and not longer', async () => {
-    const { batcher, batches, answer } = createBatcher({ maxOnTheWay: 2 })
+    const { batcher, batches, answer } = createBatcher({ lane: new Lane(2) })
     for (const item of [1, 2, 3, 4]) {
       void batcher.add(item)
       await nextTurn()
@@ -53,7 +61,7 @@ describe('a batcher', () => {
   })
 
   test('sends no more than it may in one batch', async () => {
-    const { batcher, batches, answer } = createBatcher({ maxItems: 2, maxOnTheWay: 1 })
+    const { batcher, batches, answer } = createBatcher({ maxItems: 2 })
     const results = Promise.all([1, 2, 3].map((item) => batcher.add(item)))
     await nextTurn()
     expect(batches()).toEqual([[1, 2]])
@@ -65,7 +73,7 @@ describe('a batcher', () => {
   })
 
   test('refuses at once what is more than may wait, and takes more when a batch has gone', async () => {
-    const { batcher, answer } = createBatcher({ maxOnTheWay: 1, maxWaiting: 2 })
+    const { batcher, batches, answer } = createBatcher({ maxWaiting: 2 })
     const first = batcher.add(1)
     await nextTurn()
     void batcher.add(2)
@@ -73,14 +81,14 @@ describe('a batcher', () => {
     await expect(batcher.add(4)).rejects.toThrow(QueueFullError)
     answer(0)
     expect(await first).toBe(10)
-    await nextTurn()
+    await until(() => batches().length === 2)
     void batcher.add(5)
     void batcher.add(6)
     await expect(batcher.add(7)).rejects.toThrow(QueueFullError)
   })
 
   test('tells all items of a batch that fails as a whole, and sends the next', async () => {
-    const { batcher, sent, batches, answer } = createBatcher({ maxOnTheWay: 1 })
+    const { batcher, sent, batches, answer } = createBatcher({})
     const failed = Promise.allSettled([batcher.add(1), batcher.add(2)])
     await nextTurn()
     const next = batcher.add(3)
@@ -101,5 +109,36 @@ describe('a batcher', () => {
       { status: 'rejected', reason: new Error('bad item') },
       { status: 'fulfilled', value: 20 },
     ])
+  })
+})
+
+describe('batchers that share a lane', () => {
+  test('send at the same moment, and gather until what they have sent is back', async () => {
+    const lane = new Lane(1)
+    const [one, other] = [createBatcher({ lane }), createBatcher({ lane })]
+    void one.batcher.add(1)
+    void other.batcher.add(2)
+    await nextTurn()
+    expect([one.batches(), other.batches()]).toEqual([[[1]], [[2]]])
+    void one.batcher.add(3)
+    one.answer(0)
+    await nextTurn()
+    await nextTurn()
+    expect(one.batches(), 'while the other one is on its way').toEqual([[1]])
+    other.answer(0)
+    await until(() => one.batches().length === 2)
+    expect([one.batches(), other.batches()]).toEqual([[[1], [3]], [[2]]])
+  })
+
+  test('do not hear of each other’s failures', async () => {
+    const lane = new Lane(1)
+    const [one, other] = [createBatcher({ lane }), createBatcher({ lane })]
+    const failed = one.batcher.add(1)
+    const answered = other.batcher.add(2)
+    await nextTurn()
+    one.sent[0]?.settle(Promise.reject(new Error('lost')))
+    other.answer(0)
+    await expect(failed).rejects.toThrow('lost')
+    expect(await answered).toBe(20)
   })
 })

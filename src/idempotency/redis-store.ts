@@ -1,5 +1,5 @@
 import type { Redis, Result } from 'ioredis'
-import { Batcher } from '../batcher.ts'
+import { Batcher, Lane } from '../batcher.ts'
 import { answerIn, readRecord, writeCompleted, writeInFlight } from './record.ts'
 import { createRedisWatcher } from './redis-watcher.ts'
 import type { Claim, IdempotencyStore, ReportCorruptRecord } from './store.ts'
@@ -56,9 +56,6 @@ return redis.call('DEL', KEYS[1])`
 /** Redis serves nobody else meanwhile: at some microseconds a key, for less than two milliseconds. */
 const MAX_KEYS_A_CALL = 256
 
-/** While one is answered the next one gathers: fewer, larger calls cost both sides less. */
-const MAX_CALLS_ON_THE_WAY = 1
-
 /** What a claim met in Redis. */
 interface Held {
   text: string
@@ -72,7 +69,7 @@ interface Held {
  * loop go to Redis in one call, and so do its answers: a call costs this process more than a key.
  *
  * @param options `leaseMs`: how long a claim lasts; `ttlMs`: how long an answer is remembered; `ask`:
- * makes each call, or refuses it
+ * makes each call, or refuses it; `lane`: of the calls to this Redis, which others may share
  */
 export function createRedisStore(
   redis: Redis,
@@ -81,9 +78,10 @@ export function createRedisStore(
     ttlMs: number
     report?: ReportCorruptRecord
     ask?: <T>(call: () => Promise<T>) => Promise<T>
+    lane?: Lane
   },
 ): IdempotencyStore {
-  const { leaseMs, ttlMs, report, ask = (call) => call() } = options
+  const { leaseMs, ttlMs, report, ask = (call) => call(), lane = new Lane(1) } = options
   redis.defineCommand('claimRecords', { lua: CLAIM_ALL })
   redis.defineCommand('completeRecords', { lua: COMPLETE_ALL })
   redis.defineCommand('abandonRecord', { numberOfKeys: 1, lua: ABANDON })
@@ -93,7 +91,7 @@ export function createRedisStore(
 
   const claims = new Batcher<{ name: string; mark: string }, Held | undefined>({
     maxItems: MAX_KEYS_A_CALL,
-    maxOnTheWay: MAX_CALLS_ON_THE_WAY,
+    lane,
     send: (batch) =>
       ask(async () => {
         const names = batch.map(({ name }) => name)
@@ -107,7 +105,7 @@ export function createRedisStore(
 
   const completions = new Batcher<{ name: string; owner: string; record: string }, void>({
     maxItems: MAX_KEYS_A_CALL,
-    maxOnTheWay: MAX_CALLS_ON_THE_WAY,
+    lane,
     send: (batch) =>
       ask(async () => {
         const names = batch.map(({ name }) => name)

@@ -20,7 +20,10 @@ export const orderRoutes: FastifyPluginAsyncTypebox<{
     const { idempotency } = request
     if (idempotency === null) throw new Error('POST /orders is not behind the idempotency hook')
     const { order, inserted } = await orders.insertOnce({
-      ...request.body,
+      // Member by member: a spread of what was parsed takes some µs.
+      user_id: request.body.user_id,
+      item: request.body.item,
+      amount: request.body.amount,
       idempotencyKey: idempotency.key,
       requestFingerprint: idempotency.fingerprint,
     })

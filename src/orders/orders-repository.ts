@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { eq, sql } from 'drizzle-orm'
 import postgres from 'postgres'
-import { Batcher } from '../batcher.ts'
+import { Batcher, Lane } from '../batcher.ts'
 import type { Database, PostgresPool } from '../storage/postgres.ts'
 import type { OrderInput } from './order.ts'
 import { orders } from './orders-table.ts'
@@ -88,7 +88,7 @@ export function createOrdersRepository(
   const inserts = new Batcher<NewRow, Date | undefined>({
     send: insertRows,
     maxItems: maxBatch,
-    maxOnTheWay: maxBatch === 1 ? MAX_ROWS_ON_THE_WAY : MAX_BATCHES_ON_THE_WAY,
+    lane: new Lane(maxBatch === 1 ? MAX_ROWS_ON_THE_WAY : MAX_BATCHES_ON_THE_WAY),
     maxWaiting: Math.max(MIN_ROWS_WAITING, MAX_BATCHES_WAITING * maxBatch),
     onBatch,
   })
@@ -124,10 +124,12 @@ export function createOrdersRepository(
     findByKey,
     queue: () => inserts.queue,
 
-    async insertOnce({ idempotencyKey, requestFingerprint, ...input }) {
+    async insertOnce({ user_id, item, amount, idempotencyKey, requestFingerprint }) {
       const row = {
         id: newId(),
-        ...input,
+        user_id,
+        item,
+        amount,
         idempotency_key: idempotencyKey,
         request_fingerprint: requestFingerprint,
       }

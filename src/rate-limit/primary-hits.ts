@@ -1,5 +1,5 @@
 import type { Worker } from 'node:cluster'
-import { Batcher } from '../batcher.ts'
+import { Batcher, Lane } from '../batcher.ts'
 import type { CountHit, Hits } from './hits.ts'
 
 /** What a worker asks its primary, one question at a time, and what it is told. */
@@ -19,7 +19,7 @@ export function createPrimaryHits(): CountHit {
   process.on('message', ({ countedHits }: Partial<Reply>) => countedHits && tell(countedHits))
   const hits = new Batcher<string, Hits>({
     maxItems: MAX_HITS_A_QUESTION,
-    maxOnTheWay: 1,
+    lane: new Lane(1),
     send: (clients) =>
       new Promise((resolve) => {
         tell = resolve

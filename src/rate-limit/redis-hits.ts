@@ -1,6 +1,6 @@
 import type { Redis, Result } from 'ioredis'
 import { LRUCache } from 'lru-cache'
-import { Batcher } from '../batcher.ts'
+import { Batcher, type Lane } from '../batcher.ts'
 import type { CountHit, Hits } from './hits.ts'
 
 declare module 'ioredis' {
@@ -27,9 +27,6 @@ return counted`
 /** Redis serves nobody else meanwhile: at some microseconds a hit, for less than two milliseconds. */
 const MAX_HITS_A_CALL = 512
 
-/** While one is answered the next one gathers: fewer, larger calls cost both sides less. */
-const MAX_CALLS_ON_THE_WAY = 1
-
 /** About 2 MB; those who are refused most often stay. */
 const MAX_REFUSED_CLIENTS = 10_000
 
@@ -38,7 +35,8 @@ const MAX_REFUSED_CLIENTS = 10_000
  * event loop go to Redis in one call. Whoever is beyond the limit is known here until its window ends,
  * so that a flood costs Redis nothing.
  *
- * @param options `max` hits in a window of `windowMs`; `ask`: makes each call, or refuses it
+ * @param options `max` hits in a window of `windowMs`; `ask`: makes each call, or refuses it; `lane`:
+ * of the calls to this Redis
  */
 export function createRedisHits(
   redis: Redis,
@@ -46,14 +44,15 @@ export function createRedisHits(
     max: number
     windowMs: number
     ask: <T>(call: () => Promise<T>) => Promise<T>
+    lane: Lane
   },
 ): CountHit {
-  const { max, windowMs, ask } = options
+  const { max, windowMs, ask, lane } = options
   redis.defineCommand('countHits', { lua: COUNT_HITS })
   const refused = new LRUCache<string, true>({ max: MAX_REFUSED_CLIENTS, ttl: windowMs })
   const hits = new Batcher<string, Hits>({
     maxItems: MAX_HITS_A_CALL,
-    maxOnTheWay: MAX_CALLS_ON_THE_WAY,
+    lane,
     send: (clients) => ask(() => countAll(clients)),
   })
 

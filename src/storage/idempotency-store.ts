@@ -40,7 +40,9 @@ export function createIdempotencyStore(
     case 'redis':
       if (!redis) throw new StartError('IDEMPOTENCY_STORE is redis, but there is no REDIS_URL')
       log.info('idempotency records are kept in Redis')
-      return cacheAnswers(createRedisStore(redis.client, { ...options, ask: redis.ask }))
+      return cacheAnswers(
+        createRedisStore(redis.client, { ...options, ask: redis.ask, lane: redis.lane }),
+      )
     case 'postgres':
       log.info('idempotency records are kept in Postgres')
       return cacheAnswers(

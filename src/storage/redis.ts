@@ -7,10 +7,14 @@ import {
 } from 'cockatiel'
 import { Redis } from 'ioredis'
 import type { Logger } from 'pino'
+import { Lane } from '../batcher.ts'
 
 /** Within these, a request goes on without Redis rather than wait for it. */
 const CONNECT_TIMEOUT_MS = 500
 const COMMAND_TIMEOUT_MS = 200
+/** While it answers the next call gathers: fewer, larger calls cost both sides less. */
+const MAX_CALLS_ON_THE_WAY = 1
+
 /** Often enough that Redis is back in use soon after it is back. */
 const MAX_RECONNECT_DELAY_MS = 1_000
 
@@ -22,6 +26,8 @@ const BREAK_MS = 1_000
 /** A Redis that is allowed to fail. */
 export interface RedisConnection {
   client: Redis
+  /** on which calls for many requests go together */
+  lane: Lane
   /**
    * Runs commands, unless so many failed lately that Redis is left alone for a moment.
    *
@@ -48,7 +54,6 @@ export async function openRedis(url: string, log: Logger): Promise<RedisConnecti
     maxRetriesPerRequest: 1,
     enableOfflineQueue: false,
     autoResendUnfulfilledCommands: false,
-    enableAutoPipelining: true, // what one turn asks for is one write
     retryStrategy: (attempt) => Math.min(attempt * 50, MAX_RECONNECT_DELAY_MS),
   })
   const breaker = circuitBreaker(handleAll, {
@@ -92,6 +97,7 @@ export async function openRedis(url: string, log: Logger): Promise<RedisConnecti
 
   return {
     client,
+    lane: new Lane(MAX_CALLS_ON_THE_WAY),
     ask: (commands) => breaker.execute(commands),
     failedCalls: () => failedCalls,
     close: async () => {

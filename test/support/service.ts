@@ -75,7 +75,9 @@ export async function startInstance(stores: TestStores, variation: Variation = {
     ...(variation.storesInUse && { storesInUse: variation.storesInUse }),
     orders: variation.orders?.(orders) ?? orders,
     idempotencyStore: variation.store?.(store) ?? store,
-    countHit: redis && createRedisHits(redis.client, { ...settings.rateLimit, ask: redis.ask }),
+    countHit:
+      redis &&
+      createRedisHits(redis.client, { ...settings.rateLimit, ask: redis.ask, lane: redis.lane }),
     checkStores,
     metrics,
   }
