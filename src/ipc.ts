@@ -10,6 +10,7 @@ interface Peer {
 
 interface Question {
   question: string
+  subject?: unknown
   id: string
 }
 
@@ -21,9 +22,15 @@ interface Answer {
 /**
  * Asks another process something that it answers by `answerPeer`.
  *
+ * @param subject what the question is about, as JSON can hold it
  * @throws if it does not answer within `ms`
  */
-export async function askPeer(peer: Peer, question: string, ms: number): Promise<unknown> {
+export async function askPeer(
+  peer: Peer,
+  question: string,
+  ms: number,
+  subject?: unknown,
+): Promise<unknown> {
   const id = randomUUID()
   let hear = (_message: unknown): void => {}
   const answer = new Promise((resolve, reject) => {
@@ -32,7 +39,8 @@ export async function askPeer(peer: Peer, question: string, ms: number): Promise
       if (answerTo === id) resolve(answer)
     }
     peer.on('message', hear)
-    peer.send?.({ question, id } satisfies Question, (error) => error && reject(error))
+    const asked: Question = { question, id, subject }
+    peer.send?.(asked, (error) => error && reject(error))
   })
   try {
     return await withDeadline(answer, ms, 'the other process did not answer')
@@ -45,12 +53,16 @@ export async function askPeer(peer: Peer, question: string, ms: number): Promise
  * Answers a question of another process, from now on, as often as it is asked. If `answer` fails, that
  * one hears nothing.
  */
-export function answerPeer(peer: Peer, question: string, answer: () => Promise<unknown>): void {
+export function answerPeer(
+  peer: Peer,
+  question: string,
+  answer: (subject: unknown) => Promise<unknown>,
+): void {
   peer.on('message', (message) => {
     const asked = message as Partial<Question>
     if (asked.question !== question || asked.id === undefined) return
     const answerTo = asked.id
-    answer().then(
+    answer(asked.subject).then(
       (answer) => peer.send?.({ answerTo, answer } satisfies Answer, () => {}),
       () => {},
     )
