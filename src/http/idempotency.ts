@@ -25,7 +25,7 @@ declare module 'fastify' {
 
 /**
  * Under which a request carries what ends its hold on its key, out of reach of handlers. (Not in a
- * WeakMap: what is held there outlives many collections, at a fifth of all CPU.)
+ * WeakMap: what is held there outlives many collections, at a sixth of an order's CPU.)
  */
 const settle = Symbol('settle')
 

@@ -12,11 +12,11 @@ import { Lane } from '../batcher.ts'
 /** Within these, a request goes on without Redis rather than wait for it. */
 const CONNECT_TIMEOUT_MS = 500
 const COMMAND_TIMEOUT_MS = 200
-/** While it answers the next call gathers: fewer, larger calls cost both sides less. */
-const MAX_CALLS_ON_THE_WAY = 1
-
 /** Often enough that Redis is back in use soon after it is back. */
 const MAX_RECONNECT_DELAY_MS = 1_000
+
+/** While one is answered the next one gathers: fewer, larger calls cost both sides less. */
+const MAX_CALLS_ON_THE_WAY = 1
 
 /** One lost command says little; so many in a row, without a success between them, say it is gone. */
 const FAILURES_BEFORE_BREAK = 5
