@@ -1,5 +1,5 @@
 import type { FastifyPluginAsync } from 'fastify'
-import { hintOf, htmlOf } from './page.ts'
+import { HTML, hintOf, htmlOf } from './page.ts'
 
 export interface ApiReferenceOptions {
   /** a secret that anybody may know, which the page tells */
@@ -57,6 +57,6 @@ export const apiReference: FastifyPluginAsync<ApiReferenceOptions> = async (
 </form>
 </dialog>`,
   })
-  app.get('/docs', (_request, reply) => reply.type('text/html; charset=utf-8').send(page))
+  app.get('/docs', (_request, reply) => reply.type(HTML).send(page))
   app.get('/openapi.json', () => app.swagger())
 }

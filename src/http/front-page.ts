@@ -1,5 +1,5 @@
 import type { FastifyPluginAsync } from 'fastify'
-import { escapeHtml, hintOf, htmlOf } from './page.ts'
+import { escapeHtml, HTML, hintOf, htmlOf, wantsPage } from './page.ts'
 
 /** What is kept where, in a few words each, such as `Postgres`. */
 export interface StoresInUse {
@@ -66,11 +66,7 @@ export const frontPage: FastifyPluginAsync<FrontPageOptions> = async (app, optio
   }
   const page = pageOf(links, options)
   app.get('/', (request, reply) => {
-    reply.header('vary', 'Accept')
-    // A browser asks for HTML by name; a program that takes anything gets JSON.
-    if (request.accepts().type(['json', 'html']) === 'html') {
-      return reply.type('text/html; charset=utf-8').send(page)
-    }
+    if (wantsPage(request, reply)) return reply.type(HTML).send(page)
     return reply.send({ name: 'order-once', description: DESCRIPTION, stores: storesInUse, links })
   })
 }

@@ -1,4 +1,8 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+
+/** The media type of all pages. */
+export const HTML = 'text/html; charset=utf-8'
 
 /** What all pages look like; light or dark as the reader prefers. */
 const BASE_STYLE = `
@@ -32,8 +36,16 @@ ${body}
 
 /** Allows a page its own style in a Content-Security-Policy, and no other. */
 export function styleSource(style: string): string {
-  const hash = createHash('sha256').update(`${BASE_STYLE}${style}`).digest('base64')
-  return `'sha256-${hash}'`
+  return `'sha256-${hash('sha256', `${BASE_STYLE}${style}`, 'base64')}'`
+}
+
+/**
+ * Whether to answer with a page: a browser asks for HTML by name; a program that takes anything gets
+ * JSON. Notes in the reply that it depends on that.
+ */
+export function wantsPage(request: FastifyRequest, reply: FastifyReply): boolean {
+  reply.header('vary', 'Accept')
+  return request.accepts().type(['json', 'html']) === 'html'
 }
 
 /** Text as it stands in HTML, between tags or in a quoted attribute. */

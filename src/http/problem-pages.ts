@@ -2,7 +2,7 @@ import accepts from '@fastify/accepts'
 import helmet from '@fastify/helmet'
 import type { FastifyPluginAsync } from 'fastify'
 import type { RouteReference } from './open-api.ts'
-import { htmlOf, styleSource } from './page.ts'
+import { HTML, htmlOf, styleSource, wantsPage } from './page.ts'
 import { PROBLEMS, Problem, type ProblemCode, problemPath } from './problem.ts'
 import { problemResponses } from './problem-responses.ts'
 
@@ -43,11 +43,7 @@ export const problemPages: FastifyPluginAsync = async (app) => {
     if (!isProblemCode(code)) {
       throw new Problem('not-found', `There is no problem called ${JSON.stringify(code)}.`)
     }
-    reply.header('vary', 'Accept')
-    // A browser asks for HTML by name; a program that takes anything gets JSON.
-    if (request.accepts().type(['json', 'html']) === 'html') {
-      return reply.type('text/html; charset=utf-8').send(pageOf(code))
-    }
+    if (wantsPage(request, reply)) return reply.type(HTML).send(pageOf(code))
     return explanationOf(code)
   })
 }
