@@ -3,11 +3,11 @@ import { readdir, readFile } from 'node:fs/promises'
 import { runInNewContext } from 'node:vm'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { sign } from '../../src/client/sign.ts'
+import { SECRET } from '../support/client.ts'
 
 // Postman and Bruno are not here: their scripts run on stand-ins for what they are given by those.
 
 const FOLDER = new URL('../../docs/collection/', import.meta.url)
-const SECRET = 'super-secret-key'
 
 /** A request as it would be sent. */
 interface Sent {

@@ -1,14 +1,11 @@
 import { Validator } from '@seriousme/openapi-schema-validator'
 import { describe, expect, test } from 'vitest'
 import { PROBLEMS } from '../../src/http/problem.ts'
-import { send } from '../support/client.ts'
+import { get, send } from '../support/client.ts'
 import { startService } from '../support/service.ts'
 
 /** The statuses of the contract. */
 const STATUSES = [201, 400, 401, 404, 405, 408, 409, 413, 415, 429, 431, 500, 503]
-
-const get = (port: number, path: string) =>
-  send(port, { method: 'GET', path, key: null, signature: null })
 
 async function createOrder(env: Record<string, string> = {}) {
   const { port } = await startService({ env })

@@ -1,18 +1,9 @@
 import { describe, expect, test } from 'vitest'
-import { send } from '../support/client.ts'
+import { get, send } from '../support/client.ts'
 import { startService } from '../support/service.ts'
 
 const BROWSER = 'text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8'
 const STORES = { orders: 'Postgres', answers: 'Redis', limits: 'memory <of> this process' }
-
-const get = (port: number, path: string, accept?: string) =>
-  send(port, {
-    method: 'GET',
-    path,
-    key: null,
-    signature: null,
-    headers: accept === undefined ? {} : { accept },
-  })
 
 describe('the front page', () => {
   test('is a page for a browser', async () => {

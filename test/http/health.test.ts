@@ -1,5 +1,5 @@
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { type Reply, send } from '../support/client.ts'
+import { get, type Reply, send } from '../support/client.ts'
 import { holdInserts } from '../support/held-inserts.ts'
 import { redisServer, startPrivateRedis } from '../support/private-redis.ts'
 import { startProcess } from '../support/process.ts'
@@ -9,8 +9,6 @@ import { createTestStores, startInstance, startService } from '../support/servic
 import { hasRedis } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 
-const get = (port: number, path: string): Promise<Reply> =>
-  send(port, { method: 'GET', path, key: null, signature: null })
 const live = (port: number) => get(port, '/health/live')
 const ready = (port: number) => get(port, '/health/ready')
 

@@ -2,19 +2,10 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { describe, expect, test } from 'vitest'
 import { PROBLEMS } from '../../src/http/problem.ts'
-import { newKey, ORDER, send, sign } from '../support/client.ts'
+import { get, newKey, ORDER, send, sign } from '../support/client.ts'
 import { createGate, heldBy } from '../support/gate.ts'
 import { startService } from '../support/service.ts'
 import { until } from '../support/until.ts'
-
-const get = (port: number, path: string, accept?: string) =>
-  send(port, {
-    method: 'GET',
-    path,
-    key: null,
-    signature: null,
-    headers: accept === undefined ? {} : { accept },
-  })
 
 /** Sends bytes as they are and reads until the service closes the connection. */
 async function sendRaw(port: number, bytes: string): Promise<string> {

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { freePort } from '../../src/storage/free-port.ts'
-import { newKey, send, sendAll } from '../support/client.ts'
+import { get, newKey, send, sendAll } from '../support/client.ts'
 import { type ServiceProcess, spawnService, startProcess } from '../support/process.ts'
 import { hasPromtool, promtool } from '../support/promtool.ts'
 import { scrape } from '../support/scrape.ts'
@@ -91,12 +91,11 @@ test.each([1, 2])(
     const key = newKey()
     await send(service.port, { key })
     await send(service.port, { key })
-    const get = { method: 'GET', key: null, signature: null }
-    expect(await send(service.port, { ...get, path: '/metrics' })).toMatchObject({
+    expect(await get(service.port, '/metrics')).toMatchObject({
       status: 404,
       json: { code: 'not-found' },
     })
-    expect((await send(service.port, { ...get, path: '/health/ready' })).status).toBe(200)
+    expect((await get(service.port, '/health/ready')).status).toBe(200)
     expect(await countOrders(port)).toBe(2)
     expect(await send(port, { ...get, path: '/' })).toMatchObject({ status: 404 })
     expect(await send(port, { path: '/metrics' })).toMatchObject({ status: 405 })

@@ -74,7 +74,13 @@ export async function send(port: number, options: Send = {}): Promise<Reply> {
   }
 }
 
-/** The same, many times at once. */
+/** Reads what needs no key and no signature. */
+export function get(port: number, path: string, accept?: string): Promise<Reply> {
+  const headers = accept === undefined ? {} : { accept }
+  return send(port, { method: 'GET', path, key: null, signature: null, headers })
+}
+
+/** Sends many requests at once. */
 export function sendAll(count: number, one: (index: number) => Promise<Reply>): Promise<Reply[]> {
   return Promise.all(Array.from({ length: count }, (_, index) => one(index)))
 }

@@ -1,5 +1,5 @@
 import { expect } from 'vitest'
-import { send } from './client.ts'
+import { get } from './client.ts'
 
 /** The metrics of a service at one moment. */
 export interface Scrape {
@@ -10,7 +10,7 @@ export interface Scrape {
 
 /** Reads `/metrics`, which must be there. */
 export async function scrape(port: number): Promise<Scrape> {
-  const reply = await send(port, { method: 'GET', path: '/metrics', key: null, signature: null })
+  const reply = await get(port, '/metrics')
   expect(reply.status).toBe(200)
   expect(reply.headers['content-type']).toBe('text/plain; version=0.0.4; charset=utf-8')
   expect(reply.headers['cache-control']).toBe('no-store')
