@@ -7,6 +7,7 @@ import { docs } from './http/docs.ts'
 import { answerClientError, answerError, errorHandler } from './http/error-handler.ts'
 import { heedExpectations } from './http/expectations.ts'
 import type { StoresInUse } from './http/front-page.ts'
+import { gather } from './http/gather.ts'
 import { gracefulClose } from './http/graceful-close.ts'
 import { health } from './http/health.ts'
 import { hostCheck } from './http/host-check.ts'
@@ -117,6 +118,7 @@ export async function buildApp(resources: AppResources) {
 
   await app.register(async (signed) => {
     await signed.register(jsonBody)
+    await signed.register(gather)
     await signed.register(signature, {
       secrets: settings.hmacSecrets,
       maxFailures: settings.maxSignatureFailures,

@@ -27,13 +27,32 @@ return counted`
 /** Redis serves nobody else meanwhile: at some microseconds a hit, for less than two milliseconds. */
 const MAX_HITS_A_CALL = 512
 
-/** About 2 MB; those who are refused most often stay. */
-const MAX_REFUSED_CLIENTS = 10_000
+/**
+ * The part of a limit that is counted in advance. Whatever other processes then have in reserve, a
+ * client is refused no more than so much too early, and never too late. Below 1000 nothing is.
+ */
+const RESERVED_SHARE = 1 / 1000
+/** With that, one hit of a thousand asks Redis; fewer would save nothing. */
+const MAX_RESERVE = 1_000
+
+/** About 2 MB; those who come most often stay. */
+const MAX_KNOWN_CLIENTS = 10_000
+
+/** What this process knows of a client's window. */
+interface Window {
+  /** hits that Redis has counted */
+  total: number
+  /** how many of them have not come yet */
+  reserve: number
+  /** by `performance.now()` */
+  endsAt: number
+}
 
 /**
  * Counts in Redis, for all instances together, under `ratelimit:<client>`. The hits of one turn of the
- * event loop go to Redis in one call. Whoever is beyond the limit is known here until its window ends,
- * so that a flood costs Redis nothing.
+ * event loop go to Redis in one call. Where the limit is large, so do some that are still to come: the
+ * next ones need not ask. Whoever is beyond the limit is known here until its window ends, so that a
+ * flood costs Redis nothing.
  *
  * @param options `max` hits in a window of `windowMs`; `ask`: makes each call, or refuses it; `lane`:
  * of the calls to this Redis
@@ -49,39 +68,64 @@ export function createRedisHits(
 ): CountHit {
   const { max, windowMs, ask, lane } = options
   redis.defineCommand('countHits', { lua: COUNT_HITS })
-  const refused = new LRUCache<string, true>({ max: MAX_REFUSED_CLIENTS, ttl: windowMs })
+  const portion = Math.min(Math.floor(max * RESERVED_SHARE), MAX_RESERVE)
+  const windows = new LRUCache<string, Window>({ max: MAX_KNOWN_CLIENTS })
   const hits = new Batcher<string, Hits>({
     maxItems: MAX_HITS_A_CALL,
     lane,
     send: (clients) => ask(() => countAll(clients)),
   })
 
+  /** The window that is known of a client, unless it has ended. */
+  function windowOf(client: string): Window | undefined {
+    const window = windows.get(client)
+    return window && window.endsAt > performance.now() ? window : undefined
+  }
+
+  /** Counts a hit that Redis need not be asked for. */
+  function countHere(client: string): Hits | undefined {
+    const window = windowOf(client)
+    if (window === undefined) return undefined
+    const ttl = window.endsAt - performance.now()
+    if (window.reserve > 0) return { current: window.total - --window.reserve, ttl }
+    return window.total > max ? { current: max + 1, ttl } : undefined
+  }
+
   async function countAll(clients: string[]): Promise<Hits[]> {
-    const counts = new Map<string, number>()
+    const counts = new Map<string, { hits: number; reserve: number }>()
     const places = clients.map((client) => {
-      const place = (counts.get(client) ?? 0) + 1
-      counts.set(client, place)
-      return place
+      let count = counts.get(client)
+      if (count === undefined) {
+        // An earlier call may have brought a reserve meanwhile.
+        count = { hits: 0, reserve: windowOf(client)?.reserve ? 0 : portion }
+        counts.set(client, count)
+      }
+      return ++count.hits
     })
     const names = Array.from(counts.keys(), (client) => `ratelimit:${client}`)
-    const counted = await redis.countHits(names.length, ...names, windowMs, ...counts.values())
-    const totals = new Map(
-      Array.from(counts.keys(), (client, i) => [
-        client,
-        { hits: counted[2 * i] as number, ttl: counted[2 * i + 1] as number },
-      ]),
-    )
+    const increments = Array.from(counts.values(), ({ hits, reserve }) => hits + reserve)
+    const counted = await redis.countHits(names.length, ...names, windowMs, ...increments)
+    const before = new Map<string, { hits: number; ttl: number }>()
+    for (const [i, client] of [...counts.keys()].entries()) {
+      const [total, ttl] = [counted[2 * i] as number, counted[2 * i + 1] as number]
+      note(client, total, ttl, counts.get(client)?.reserve as number)
+      before.set(client, { hits: total - (increments[i] as number), ttl })
+    }
     return clients.map((client, i) => {
-      const { hits, ttl } = totals.get(client) as { hits: number; ttl: number }
+      const { hits, ttl } = before.get(client) as { hits: number; ttl: number }
       // Of several hits that were counted at once, the first came first.
-      const current = hits - (counts.get(client) as number) + (places[i] as number)
-      if (current > max) refused.set(client, true, { ttl: Math.max(1, ttl) })
-      return { current, ttl }
+      return { current: hits + (places[i] as number), ttl }
     })
   }
 
-  return async (client) => {
-    const ttl = refused.getRemainingTTL(client)
-    return ttl > 0 ? { current: max + 1, ttl } : hits.add(client)
+  /** Keeps what was counted, if it spares a later hit the question. */
+  function note(client: string, total: number, ttl: number, reserved: number): void {
+    const known = windowOf(client)
+    const isSameWindow = known !== undefined && known.total < total
+    const reserve = reserved + (isSameWindow ? known.reserve : 0)
+    if (reserve === 0 && total <= max) return
+    windows.set(client, { total, reserve, endsAt: performance.now() + Math.max(1, ttl) })
   }
+
+  return async (client) => countHere(client) ?? hits.add(client)
 }
