@@ -151,6 +151,7 @@ export const idempotency = fastifyPlugin(async (app, options: IdempotencyOptions
     const { storeKey, fingerprint, token } = current
     try {
       const claim = store.claim(storeKey, fingerprint, token)
+      if (!(claim instanceof Promise)) return claim
       return await withDeadline(claim, storeTimeoutMs, 'the store did not answer in time')
     } catch (error) {
       request.log.debug({ err: error }, 'the key could not be claimed')
@@ -211,12 +212,13 @@ export const idempotency = fastifyPlugin(async (app, options: IdempotencyOptions
     const level = recover ? 'debug' : 'warn'
     const onFailure = (error: unknown) =>
       request.log[level]({ err: error }, 'the store does not know how the request ended')
+    const renew = async () => store.claim(storeKey, fingerprint, token)
     const abandon = () => void store.abandon(storeKey, token).catch(onFailure)
 
     const heartbeat = setInterval(async () => {
       // Taken from Fastify by the handler, and closed without an answer.
       if (reply.sent && reply.raw.closed) return giveUp()
-      const claim = await store.claim(storeKey, fingerprint, token).catch(onFailure)
+      const claim = await renew().catch(onFailure)
       if (settled && claim?.state === 'new') abandon()
       if (!claim || claim.state === 'new') return
       clearInterval(heartbeat)

@@ -41,7 +41,9 @@ export async function createLimiter(
 function storeOn(countHit: CountHit): FastifyRateLimitStoreCtor {
   return class implements FastifyRateLimitStore {
     incr(client: string, callback: Parameters<FastifyRateLimitStore['incr']>[1]): void {
-      countHit(client).then((hits) => callback(null, hits), callback)
+      const hits = countHit(client)
+      if (hits instanceof Promise) hits.then((counted) => callback(null, counted), callback)
+      else callback(null, hits)
     }
 
     child() {

@@ -1,5 +1,5 @@
 import { AnswerCache } from './answer-cache.ts'
-import type { IdempotencyStore } from './store.ts'
+import type { Claim, IdempotencyStore } from './store.ts'
 
 /** About 20 000 answers of orders: repeats come within seconds, and in swarms. */
 const DEFAULT_MAX_BYTES = 16 * 1024 * 1024
@@ -16,20 +16,23 @@ export function cacheAnswers(
   { maxBytes = DEFAULT_MAX_BYTES, now }: { maxBytes?: number; now?: () => number } = {},
 ): IdempotencyStore {
   const answers = new AnswerCache({ maxBytes, ...(now && { now }) })
+
+  async function claimInStore(key: string, fingerprint: string, token: string): Promise<Claim> {
+    const claim = await store.claim(key, fingerprint, token)
+    if (claim.state === 'completed' && claim.remainsMs !== undefined) {
+      answers.set(key, { fingerprint, answer: claim.answer }, claim.remainsMs)
+    }
+    return claim
+  }
+
   return {
     ...store,
 
-    async claim(key, fingerprint, token) {
+    claim(key, fingerprint, token) {
       const known = answers.get(key)
-      if (known) {
-        if (known.fingerprint !== fingerprint) return { state: 'mismatch', isAnswered: true }
-        return { state: 'completed', answer: known.answer }
-      }
-      const claim = await store.claim(key, fingerprint, token)
-      if (claim.state === 'completed' && claim.remainsMs !== undefined) {
-        answers.set(key, { fingerprint, answer: claim.answer }, claim.remainsMs)
-      }
-      return claim
+      if (known === undefined) return claimInStore(key, fingerprint, token)
+      if (known.fingerprint !== fingerprint) return { state: 'mismatch', isAnswered: true }
+      return { state: 'completed', answer: known.answer }
     },
   }
 }

@@ -45,9 +45,10 @@ export interface IdempotencyStore {
    * Claims the key, or tells what stands in the way and changes nothing. A key that is held under
    * the same token is our own: the claim was sent twice, or is renewed for one more lease.
    *
+   * @returns a promise, unless this process knows the answer
    * @throws if the store cannot be asked; whether the claim was made is then unknown
    */
-  claim(key: string, fingerprint: string, token: string): Promise<Claim>
+  claim(key: string, fingerprint: string, token: string): Claim | Promise<Claim>
 
   /**
    * Remembers the answer, unless the key is held by another token or already answered. An owner

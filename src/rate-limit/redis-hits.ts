@@ -127,5 +127,5 @@ export function createRedisHits(
     windows.set(client, { total, reserve, endsAt: performance.now() + Math.max(1, ttl) })
   }
 
-  return async (client) => countHere(client) ?? hits.add(client)
+  return (client) => countHere(client) ?? hits.add(client)
 }
