@@ -28,8 +28,8 @@ return counted`
 const MAX_HITS_A_CALL = 512
 
 /**
- * The part of a limit that is counted in advance. Whatever other processes then have in reserve, a
- * client is refused no more than so much too early, and never too late. Below 1000 nothing is.
+ * The part of a limit that is counted in advance; none of one below 1000. By what other processes have
+ * in reserve a client is refused too early, at most by so much each, but never too late.
  */
 const RESERVED_SHARE = 1 / 1000
 /** With that, one hit of a thousand asks Redis; fewer would save nothing. */
@@ -79,53 +79,56 @@ export function createRedisHits(
   /** The window that is known of a client, unless it has ended. */
   function windowOf(client: string): Window | undefined {
     const window = windows.get(client)
-    return window && window.endsAt > performance.now() ? window : undefined
+    return window && remainsOf(window) > 0 ? window : undefined
   }
 
   /** Counts a hit that Redis need not be asked for. */
   function countHere(client: string): Hits | undefined {
     const window = windowOf(client)
     if (window === undefined) return undefined
-    const ttl = window.endsAt - performance.now()
-    if (window.reserve > 0) return { current: window.total - --window.reserve, ttl }
-    return window.total > max ? { current: max + 1, ttl } : undefined
+    if (window.reserve > 0) return take(window)
+    return window.total > max ? { current: max + 1, ttl: remainsOf(window) } : undefined
   }
 
   async function countAll(clients: string[]): Promise<Hits[]> {
-    const counts = new Map<string, { hits: number; reserve: number }>()
-    const places = clients.map((client) => {
-      let count = counts.get(client)
-      if (count === undefined) {
-        // An earlier call may have brought a reserve meanwhile.
-        count = { hits: 0, reserve: windowOf(client)?.reserve ? 0 : portion }
-        counts.set(client, count)
-      }
-      return ++count.hits
-    })
+    const counts = new Map<string, number>()
+    for (const client of clients) counts.set(client, (counts.get(client) ?? 0) + 1)
     const names = Array.from(counts.keys(), (client) => `ratelimit:${client}`)
-    const increments = Array.from(counts.values(), ({ hits, reserve }) => hits + reserve)
-    const counted = await redis.countHits(names.length, ...names, windowMs, ...increments)
-    const before = new Map<string, { hits: number; ttl: number }>()
-    for (const [i, client] of [...counts.keys()].entries()) {
-      const [total, ttl] = [counted[2 * i] as number, counted[2 * i + 1] as number]
-      note(client, total, ttl, counts.get(client)?.reserve as number)
-      before.set(client, { hits: total - (increments[i] as number), ttl })
-    }
-    return clients.map((client, i) => {
-      const { hits, ttl } = before.get(client) as { hits: number; ttl: number }
-      // Of several hits that were counted at once, the first came first.
-      return { current: hits + (places[i] as number), ttl }
+    const added = Array.from(counts, ([client, count]) => {
+      // A call that was on its way may have brought a reserve.
+      return count + (windowOf(client)?.reserve ? 0 : portion)
     })
+    const counted = await redis.countHits(names.length, ...names, windowMs, ...added)
+    const current = new Map(
+      Array.from(counts.keys(), (client, i) => [
+        client,
+        note(client, added[i] as number, counted[2 * i] as number, counted[2 * i + 1] as number),
+      ]),
+    )
+    return clients.map((client) => take(current.get(client) as Window))
   }
 
-  /** Keeps what was counted, if it spares a later hit the question. */
-  function note(client: string, total: number, ttl: number, reserved: number): void {
+  /** Keeps what was counted: `added` hits of a `total` that ends in `ttl` ms. */
+  function note(client: string, added: number, total: number, ttl: number): Window {
     const known = windowOf(client)
-    const isSameWindow = known !== undefined && known.total < total
-    const reserve = reserved + (isSameWindow ? known.reserve : 0)
-    if (reserve === 0 && total <= max) return
-    windows.set(client, { total, reserve, endsAt: performance.now() + Math.max(1, ttl) })
+    const isSame = known !== undefined && known.total < total
+    const window = {
+      total,
+      reserve: added + (isSame ? known.reserve : 0),
+      endsAt: performance.now() + Math.max(1, ttl),
+    }
+    windows.set(client, window)
+    return window
   }
 
   return (client) => countHere(client) ?? hits.add(client)
 }
+
+/** A hit that was counted before. */
+function take(window: Window): Hits {
+  window.reserve--
+  return { current: window.total - window.reserve, ttl: remainsOf(window) }
+}
+
+/** @returns ms */
+const remainsOf = ({ endsAt }: Window) => endsAt - performance.now()

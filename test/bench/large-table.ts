@@ -1,5 +1,6 @@
 import type { Sql } from 'postgres'
 import { RECIPES } from './cases.ts'
+import { cpuPerRequest } from './cpu-time.ts'
 import { describeCircumstances } from './machine.ts'
 import { faultsIn, loadOf, warmUp } from './measure.ts'
 import type { Circumstances, LargeTableResults, TableCost } from './results.ts'
@@ -57,13 +58,17 @@ async function measureCost(
   const recipe = RECIPES['new orders']
   await stores.settle()
   const rows = await stores.countOrders()
-  const [wal, cpu] = [await walPosition(stores.sql), stores.cpu().postgres]
+  const indexPages = await countIndexPages(stores.sql)
+  const wal = await walPosition(stores.sql)
+  const cpu = () => ({ service: service.cpu(), ...stores.cpu() })
+  const before = cpu()
   const answers = await load.send({
     ...loadOf(recipe, service.port, connections),
     orderedKeys,
     requests: Math.ceil(ORDERS / connections) * connections,
   })
-  const [walAfter, cpuAfter] = [await walPosition(stores.sql), stores.cpu().postgres]
+  const after = cpu()
+  const walAfter = await walPosition(stores.sql)
   const { requests, perSecond } = answers
   const newRows = (await stores.countOrders()) - rows
   return {
@@ -71,8 +76,9 @@ async function measureCost(
     orderedKeys,
     requests,
     perSecond,
-    cpu: cpu === null || cpuAfter === null ? null : (cpuAfter - cpu) / requests,
+    cpu: cpuPerRequest(before, after, requests),
     walBytes: (walAfter - wal) / requests,
+    indexPages,
     faults: faultsIn(answers, recipe, newRows, service),
   }
 }
@@ -80,6 +86,13 @@ async function measureCost(
 async function walPosition(sql: Sql): Promise<number> {
   const [row] = await sql`select pg_current_wal_insert_lsn() - '0/0'::pg_lsn as bytes`
   return Number(row?.bytes)
+}
+
+async function countIndexPages(sql: Sql): Promise<number> {
+  const [row] = await sql`
+    select pg_relation_size('orders_idempotency_key_unique')
+      / current_setting('block_size')::int as pages`
+  return Number(row?.pages)
 }
 
 /** Fills the empty table as if the service had: ascending ids, random keys. */

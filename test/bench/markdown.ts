@@ -7,6 +7,7 @@ import type {
   TableCost,
 } from './results.ts'
 import { caseTable, targetTable } from './tables.ts'
+import { costOf, tableTargetsOf, targetsOf } from './targets.ts'
 import { decimal, markdownTable, megabytes } from './text.ts'
 
 /** The results and how they came about, for people. */
@@ -59,7 +60,7 @@ const METHOD = `## Method
 function renderTargets(cases: CaseResults): string {
   return `${circumstancesOf(cases)} Ratios of medians, with ${cases.connections} connections where nothing else is said.
 
-${markdownTable(targetTable(cases))}`
+${markdownTable(targetTable(targetsOf(cases)))}`
 }
 
 function renderCases(cases: CaseResults): string {
@@ -108,32 +109,58 @@ function renderLargeTable(results: LargeTableResults): string {
     const share = ordered ? decimal((1 - ordered.walBytes / cost.walBytes) * 100) : '–'
     return `${share} % with ${decimal(cost.rows)} rows`
   })
+  const pages = find(false).map(
+    ({ rows, indexPages }) =>
+      `${decimal(indexPages)} with ${decimal(rows)} rows (${megabytes(indexPages * PAGE_BYTES)} MB)`,
+  )
   return `${circumstancesOf(results)} New orders on ${connections} connections to ${processes} processes, right after a checkpoint, when the log takes most. The small table and the large one were filled in the same way: ascending ids, random keys, and an index on the keys whose pages are as full as random inserts leave them.${voidOf(costs.flatMap(({ faults }) => faults))}
 
+${markdownTable(targetTable(tableTargetsOf(results)))}
+
+The cost is the CPU time of service, Postgres and Redis together.
+
 ${markdownTable([
-  ['rows before, keys', 'orders/s', 'CPU µs of Postgres per order', 'bytes of log per order'],
-  ...costs.map(({ rows, orderedKeys, perSecond, cpu, walBytes }) => [
-    `${decimal(rows)}, ${keysOf(orderedKeys)}`,
-    decimal(perSecond),
-    cpu === null ? '–' : decimal(cpu, 1),
-    decimal(walBytes),
+  [
+    ...['rows before, keys', 'orders/s', 'CPU µs per order: service', 'Postgres', 'Redis'],
+    ...['together', 'bytes of log per order'],
+  ],
+  ...costs.map((cost) => [
+    `${decimal(cost.rows)}, ${keysOf(cost.orderedKeys)}`,
+    decimal(cost.perSecond),
+    ...[cost.cpu.service, cost.cpu.postgres, cost.cpu.redis, costOf(cost)].map((micros) =>
+      figure(micros, 1),
+    ),
+    decimal(cost.walBytes),
   ]),
   ...ratios.filter((row) => row.length > 0),
 ])}
 
 Random keys, rather than ascending ones, cost this share of the log: ${random.join(', ')}.
 Each of them is at another place of the index, and Postgres logs a whole page when it first changes
-after a checkpoint.`
+after a checkpoint. So between two checkpoints that can be no more than all pages of the index:
+${pages.join(', ')}. The further apart checkpoints are, the less of it is any order's.`
 }
+
+/** Of Postgres, unless it was built with another size. */
+const PAGE_BYTES = 8_192
 
 const keysOf = (ordered: boolean) => (ordered ? 'ascending' : 'random')
 
+const figure = (value: number | null | undefined, decimals: number) =>
+  value === null || value === undefined ? '–' : decimal(value, decimals)
+
 function ratiosOf(above: TableCost, below: TableCost): string[] {
-  const cpu = above.cpu === null || below.cpu === null ? '–' : decimal(above.cpu / below.cpu, 2)
+  const of = (value: (cost: TableCost) => number | null | undefined) => {
+    const [dividend, divisor] = [value(above), value(below)]
+    return dividend && divisor ? decimal(dividend / divisor, 2) : '–'
+  }
   return [
-    decimal(above.perSecond / below.perSecond, 2),
-    cpu,
-    decimal(above.walBytes / below.walBytes, 2),
+    of(({ perSecond }) => perSecond),
+    of(({ cpu }) => cpu.service),
+    of(({ cpu }) => cpu.postgres),
+    of(({ cpu }) => cpu.redis),
+    of(costOf),
+    of(({ walBytes }) => walBytes),
   ]
 }
 

@@ -74,9 +74,12 @@ export interface TableCost {
   orderedKeys: boolean
   requests: number
   perSecond: number
-  /** per order: µs of Postgres's CPU, and bytes of its log */
-  cpu: number | null
+  /** per order, in µs of CPU */
+  cpu: Record<'service' | 'postgres' | 'redis', number | null>
+  /** of Postgres's log, per order */
   walBytes: number
+  /** of the index on the keys, before; Postgres reads and logs it by the page */
+  indexPages: number
   faults: string[]
 }
 

@@ -6,6 +6,7 @@ import { measureLargeTable } from './large-table.ts'
 import { faultsOf, type Results } from './results.ts'
 import { measureRounds } from './rounds.ts'
 import { caseTable, targetTable } from './tables.ts'
+import { targetsOf } from './targets.ts'
 import { columns } from './text.ts'
 import { openWorld, type World } from './world.ts'
 
@@ -55,7 +56,7 @@ async function measureAll(options: Options, world: World): Promise<Results> {
   if (options.cases) {
     results.cases = await measureRounds(options, world)
     console.log(`\n${columns(caseTable(results.cases.runs))}`)
-    const [head = [], ...targets] = targetTable(results.cases)
+    const [head = [], ...targets] = targetTable(targetsOf(results.cases))
     const measured = targets.filter((row) => !row.includes('not measured'))
     if (measured.length > 0) console.log(`\n${columns([head, ...measured])}`)
   }

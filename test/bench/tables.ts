@@ -1,5 +1,5 @@
-import type { CaseResults, Run } from './results.ts'
-import { targetsOf, verdictOf } from './targets.ts'
+import type { Run } from './results.ts'
+import { type Target, verdictOf } from './targets.ts'
 import { decimal, megabytes, range } from './text.ts'
 
 /** One line of a run that has just ended. */
@@ -48,10 +48,10 @@ export function caseTable(runs: Run[]): string[][] {
 }
 
 /** Each ratio, its target and whether it was reached. */
-export function targetTable(results: CaseResults): string[][] {
+export function targetTable(targets: Target[]): string[][] {
   return [
     ['ratio', 'measured', 'target', ''],
-    ...targetsOf(results).map((target) => [
+    ...targets.map((target) => [
       target.name,
       target.ratio === undefined ? '–' : decimal(target.ratio, 2),
       `${target.is === 'least' ? '≥' : '≤'} ${target.bound}`,

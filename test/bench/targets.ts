@@ -1,5 +1,5 @@
 import { type Kind, PGBENCH_CLIENTS } from './cases.ts'
-import type { CaseResults, Run } from './results.ts'
+import type { CaseResults, LargeTableResults, Run, TableCost } from './results.ts'
 import { spreadOf } from './statistics.ts'
 
 /** A ratio of two medians of the same run of the benchmark, and what it is to be. */
@@ -59,6 +59,23 @@ export function targetsOf({ runs, processes, connections }: CaseResults): Target
       ]),
     ),
   ]
+}
+
+/** What the size of the table may add to the cost of an order: CPU of all programs but the load's. */
+export function tableTargetsOf({ costs }: LargeTableResults): Target[] {
+  return [false, true].map((orderedKeys) => {
+    const [small, large] = costs.filter((cost) => cost.orderedKeys === orderedKeys)
+    const name = `cost of an order among ten million ÷ among 100 000, ${orderedKeys ? 'ascending' : 'random'} keys`
+    return target(name, 'most', 1.25, [costOf(large), costOf(small)])
+  })
+}
+
+/** µs of CPU of all programs together, if all were measured. */
+export function costOf(table: TableCost | undefined): number | undefined {
+  if (table === undefined || table.faults.length > 0) return undefined
+  const { service, postgres, redis } = table.cpu
+  if (service === null || postgres === null || redis === null) return undefined
+  return service + postgres + redis
 }
 
 /** In one word. */

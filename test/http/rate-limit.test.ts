@@ -135,6 +135,58 @@ describe.runIf(hasRedis)('the rate limit on Redis', () => {
     expect(replies.filter(({ status }) => status === 429)).toHaveLength(5)
   })
 
+  describe('counts a thousandth of a large limit in advance', () => {
+    const LARGE_LIMIT = { RATE_LIMIT_MAX: '2000' }
+    const COUNTER = 'ratelimit:127.0.0.1'
+    const remainingOf = ({ headers }: Reply) => Number(headers['x-ratelimit-remaining'])
+
+    test('so that the next requests need not ask, and are told the exact count', async () => {
+      const { port, redisSpace } = await startService({ redis: true, env: LARGE_LIMIT })
+      const counted: unknown[] = []
+      const replies = await inTurn(5, async () => {
+        const reply = await send(port)
+        counted.push(await redisSpace?.redis.get(COUNTER))
+        return reply
+      })
+      expect(replies.map(remainingOf)).toEqual([1999, 1998, 1997, 1996, 1995])
+      expect(counted).toEqual(['3', '3', '3', '6', '6'])
+    })
+
+    test('and uses that up before it refuses', async () => {
+      const { port, redisSpace } = await startService({ redis: true, env: LARGE_LIMIT })
+      await redisSpace?.redis.set(COUNTER, 1996, 'EX', 60)
+      const replies = await inTurn(6, () => send(port))
+      expect(replies.map(({ status }) => status)).toEqual([201, 201, 201, 201, 429, 429])
+      expect(replies.map(remainingOf)).toEqual([3, 2, 1, 0, 0, 0])
+    })
+
+    test('and never lets more pass, whichever instance has counted it', async () => {
+      const stores = await createTestStores()
+      const [one, other] = [
+        await startInstance(stores, { env: LARGE_LIMIT }),
+        await startInstance(stores, { env: LARGE_LIMIT }),
+      ]
+      await stores.redisSpace?.redis.set(COUNTER, 1990, 'EX', 60)
+      const replies = await inTurn(30, (i) => send(i % 2 ? one.port : other.port))
+      const allowed = replies.filter(({ status }) => status === 201).length
+      expect(allowed).toBe(10)
+    })
+
+    test('for no longer than the window lasts', async () => {
+      const env = { ...LARGE_LIMIT, RATE_LIMIT_WINDOW_SECONDS: '1' }
+      const { port } = await startService({ redis: true, env })
+      expect(remainingOf(await send(port))).toBe(1999)
+      await until(async () => remainingOf(await send(port)) === 1999)
+    })
+
+    test('of the requests of one moment too', async () => {
+      const { port } = await startService({ redis: true, env: LARGE_LIMIT })
+      const replies = await Promise.all(Array.from({ length: 40 }, () => send(port)))
+      const remaining = replies.map(remainingOf).sort((a, b) => b - a)
+      expect(remaining).toEqual(Array.from({ length: 40 }, (_, i) => 1999 - i))
+    })
+  })
+
   test('refuses without claiming a key', async () => {
     const { port, redisSpace } = await startService({ redis: true, env: { RATE_LIMIT_MAX: '1' } })
     const key = newKey()
