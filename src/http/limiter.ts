@@ -6,10 +6,8 @@ import fastifyRateLimit, {
 } from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { CountHit } from '../rate-limit/hits.ts'
+import { createMemoryHits } from '../rate-limit/memory-hits.ts'
 import { Problem } from './problem.ts'
-
-/** Clients counted at once in this process: about 2 MB, and more than one window of one instance sees. */
-const LOCAL_CLIENTS = 10_000
 
 /**
  * A counter of requests in a fixed window by client; a client is its IPv4 address or its IPv6 /64
@@ -19,17 +17,20 @@ const LOCAL_CLIENTS = 10_000
  */
 export async function createLimiter(
   app: FastifyInstance,
-  { countHit, ...options }: { max: number; timeWindow: number; countHit?: CountHit },
+  options: { max: number; timeWindow: number; countHit?: CountHit },
 ) {
+  const { max, timeWindow } = options
+  const { countHit = createMemoryHits({ windowMs: timeWindow }) } = options
   let limiter: ReturnType<FastifyInstance['createRateLimit']> | undefined
   // In a scope of its own: the plugin has one store, and decorates the scope it is registered in.
   await app.register(async (scope) => {
     await scope.register(fastifyRateLimit, {
       global: false,
-      cache: LOCAL_CLIENTS,
       keyGenerator: clientOf,
-      ...options,
-      ...(countHit && { store: storeOn(countHit) }),
+      max,
+      timeWindow,
+      // Of requests that it counts at one moment, the plugin's own store tells each the last count.
+      store: storeOn(countHit),
     })
     limiter = scope.createRateLimit()
   })
