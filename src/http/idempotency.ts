@@ -151,7 +151,7 @@ export const idempotency = fastifyPlugin(async (app, options: IdempotencyOptions
     const { storeKey, fingerprint, token } = current
     try {
       const claim = store.claim(storeKey, fingerprint, token)
-      if (!(claim instanceof Promise)) return claim
+      if ('state' in claim) return claim
       return await withDeadline(claim, storeTimeoutMs, 'the store did not answer in time')
     } catch (error) {
       request.log.debug({ err: error }, 'the key could not be claimed')

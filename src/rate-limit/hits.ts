@@ -5,5 +5,9 @@ export interface Hits {
   ttl: number
 }
 
-/** Counts one request of a client, at once where nobody is asked. @throws if there is nothing to count in now */
+/**
+ * Counts one request of a client, at once where nobody is asked.
+ *
+ * @throws if there is nothing to count in now
+ */
 export type CountHit = (client: string) => Hits | Promise<Hits>
