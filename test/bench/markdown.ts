@@ -40,7 +40,7 @@ const METHOD = `## Method
 - [autocannon](https://github.com/mcollina/autocannon) sends the requests, in a process of its own,
   over kept connections, one request at a time on each. Each new order has a random UUID as its key,
   and the same signed body. Replays, and other bodies under used keys, are spread over 1 000 orders.
-- Each run has a service of its own, empty stores, a warm-up of some seconds and then a checkpoint.
+- Each run has a service of its own, empty stores, a warm-up of thousands of requests and then a checkpoint.
   The runs of all cases take turns, each round beginning with another one. The tables have medians,
   and the least and the greatest figure in parentheses.
 - A run has a fixed number of requests, all of which are answered. Rate and latencies are taken while

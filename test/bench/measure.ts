@@ -11,10 +11,10 @@ import type { World } from './world.ts'
 /** How many orders the replays are spread over. */
 const KNOWN_KEYS = 1_000
 
-/** Enough to tell a rate by, even of a cold service. */
+/** By then each process has compiled its hot code, however few connections are measured then. */
+const WARM_UP = { connections: 64, requests: 16_384 }
+/** Enough to tell a rate by. */
 const FIRST_REQUESTS = 500
-/** By then the hot code is compiled. */
-const WARM_UP_SECONDS = 2
 
 /** Enough for all connections to be at work together, though one may take a second to open. */
 const LEAST_SHARE = 50
@@ -90,15 +90,13 @@ async function createOrders(port: number, load: LoadGenerator): Promise<string[]
   return knownKeys
 }
 
-/** Sends the same requests for a while. @returns how many a second are answered then */
+/** Sends the same requests before they count. @returns how many a second are answered then */
 export async function warmUp(template: Omit<Load, 'requests'>, load: LoadGenerator) {
-  let rate = FIRST_REQUESTS
-  for (const seconds of [1, WARM_UP_SECONDS]) {
-    const requests = requestsFor(rate, seconds, template.connections)
-    rate = (await load.send({ ...template, requests })).perSecond
-    if (!Number.isFinite(rate)) throw new Error('the service did not answer in the warm-up')
-  }
-  return rate
+  await load.send({ ...template, ...WARM_UP })
+  const requests = requestsFor(FIRST_REQUESTS, 1, template.connections)
+  const { perSecond } = await load.send({ ...template, requests })
+  if (!Number.isFinite(perSecond)) throw new Error('the service did not answer in the warm-up')
+  return perSecond
 }
 
 /** What a recipe has sent, but for the number of requests; all keys are new, and random. */
