@@ -58,7 +58,7 @@ async function measureCost(
   const recipe = RECIPES['new orders']
   await stores.settle()
   const rows = await stores.countOrders()
-  const indexPages = await countIndexPages(stores.sql)
+  const indexBytes = await sizeOfIndex(stores.sql)
   const wal = await walPosition(stores.sql)
   const cpu = () => ({ service: service.cpu(), ...stores.cpu() })
   const before = cpu()
@@ -78,7 +78,7 @@ async function measureCost(
     perSecond,
     cpu: cpuPerRequest(before, after, requests),
     walBytes: (walAfter - wal) / requests,
-    indexPages,
+    indexBytes,
     faults: faultsIn(answers, recipe, newRows, service),
   }
 }
@@ -88,11 +88,9 @@ async function walPosition(sql: Sql): Promise<number> {
   return Number(row?.bytes)
 }
 
-async function countIndexPages(sql: Sql): Promise<number> {
-  const [row] = await sql`
-    select pg_relation_size('orders_idempotency_key_unique')
-      / current_setting('block_size')::int as pages`
-  return Number(row?.pages)
+async function sizeOfIndex(sql: Sql): Promise<number> {
+  const [row] = await sql`select pg_relation_size('orders_idempotency_key_unique') as bytes`
+  return Number(row?.bytes)
 }
 
 /** Fills the empty table as if the service had: ascending ids, random keys. */

@@ -109,9 +109,8 @@ function renderLargeTable(results: LargeTableResults): string {
     const share = ordered ? decimal((1 - ordered.walBytes / cost.walBytes) * 100) : '–'
     return `${share} % with ${decimal(cost.rows)} rows`
   })
-  const pages = find(false).map(
-    ({ rows, indexPages }) =>
-      `${decimal(indexPages)} with ${decimal(rows)} rows (${megabytes(indexPages * PAGE_BYTES)} MB)`,
+  const sizes = find(false).map(
+    ({ rows, indexBytes }) => `${megabytes(indexBytes)} MB with ${decimal(rows)} rows`,
   )
   return `${circumstancesOf(results)} New orders on ${connections} connections to ${processes} processes, right after a checkpoint, when the log takes most. The small table and the large one were filled in the same way: ascending ids, random keys, and an index on the keys whose pages are as full as random inserts leave them.${voidOf(costs.flatMap(({ faults }) => faults))}
 
@@ -127,9 +126,7 @@ ${markdownTable([
   ...costs.map((cost) => [
     `${decimal(cost.rows)}, ${keysOf(cost.orderedKeys)}`,
     decimal(cost.perSecond),
-    ...[cost.cpu.service, cost.cpu.postgres, cost.cpu.redis, costOf(cost)].map((micros) =>
-      figure(micros, 1),
-    ),
+    ...[cost.cpu.service, cost.cpu.postgres, cost.cpu.redis, costOf(cost)].map(microsOf),
     decimal(cost.walBytes),
   ]),
   ...ratios.filter((row) => row.length > 0),
@@ -137,17 +134,14 @@ ${markdownTable([
 
 Random keys, rather than ascending ones, cost this share of the log: ${random.join(', ')}.
 Each of them is at another place of the index, and Postgres logs a whole page when it first changes
-after a checkpoint. So between two checkpoints that can be no more than all pages of the index:
-${pages.join(', ')}. The further apart checkpoints are, the less of it is any order's.`
+after a checkpoint. So between two checkpoints that can be no more than the whole index:
+${sizes.join(', ')}. The further apart checkpoints are, the less of it is any order's.`
 }
-
-/** Of Postgres, unless it was built with another size. */
-const PAGE_BYTES = 8_192
 
 const keysOf = (ordered: boolean) => (ordered ? 'ascending' : 'random')
 
-const figure = (value: number | null | undefined, decimals: number) =>
-  value === null || value === undefined ? '–' : decimal(value, decimals)
+const microsOf = (value: number | null | undefined) =>
+  value === null || value === undefined ? '–' : decimal(value, 1)
 
 function ratiosOf(above: TableCost, below: TableCost): string[] {
   const of = (value: (cost: TableCost) => number | null | undefined) => {

@@ -78,8 +78,8 @@ export interface TableCost {
   cpu: Record<'service' | 'postgres' | 'redis', number | null>
   /** of Postgres's log, per order */
   walBytes: number
-  /** of the index on the keys, before; Postgres reads and logs it by the page */
-  indexPages: number
+  /** of the index on the keys, before */
+  indexBytes: number
   faults: string[]
 }
 
