@@ -131,6 +131,7 @@ async function serve(
     const orders = createOrdersRepository(stores.postgres, {
       maxBatch: settings.maxInsertBatch,
       onBatch: metrics.batchSent,
+      onRowMismatch: metrics.rowMismatched,
     })
     const checkStores = createStoreCheck(stores)
     addStoreMetrics(metrics.registry, { ...stores, orders, checkStores })

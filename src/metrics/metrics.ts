@@ -15,6 +15,8 @@ export interface Metrics extends RequestMetrics {
   claimAbandoned(): void
   /** Counts an insert. @param size its orders */
   batchSent(size: number): void
+  /** Counts a row from Postgres that was not the one asked for. */
+  rowMismatched(): void
 }
 
 /** Makes what reads the metrics of all processes of the service, of which one has this registry. */
@@ -65,6 +67,11 @@ export function createMetrics(
     help: 'Claims that were given back without an answer, most because their request failed',
     registers,
   })
+  const rowMismatches = new Counter({
+    name: 'order_once_row_mismatches_total',
+    help: 'Rows from Postgres that were not the ones asked for, and were refused',
+    registers,
+  })
   const batchSizes = new Histogram({
     name: 'order_once_insert_batch_size',
     help: 'How many orders went to Postgres in one insert',
@@ -83,5 +90,6 @@ export function createMetrics(
     signatureFailed: () => signatureFailures.inc(),
     claimAbandoned: () => claimsAbandoned.inc(),
     batchSent: (size) => batchSizes.observe(size),
+    rowMismatched: () => rowMismatches.inc(),
   }
 }

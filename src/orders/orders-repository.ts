@@ -33,6 +33,13 @@ export interface InsertOptions {
   maxBatch: number
   /** told of each insert, how many orders it has */
   onBatch?: (size: number) => void
+  /** called for each row that belongs to another query, before the error is thrown */
+  onRowMismatch?: () => void
+}
+
+/** Postgres or its driver returned a row that was not asked for. */
+export class RowMismatchError extends Error {
+  override name = 'RowMismatchError'
 }
 
 /** A key can be released between the refused insert and the look for its row, but hardly twice. */
@@ -83,8 +90,15 @@ interface NewRow {
  */
 export function createOrdersRepository(
   pool: PostgresPool,
-  { maxBatch, onBatch }: InsertOptions,
+  { maxBatch, onBatch, onRowMismatch }: InsertOptions,
 ): OrdersRepository {
+  /** @throws {RowMismatchError} if the row is not the one that was asked for */
+  function checkRow(isExpected: boolean): void {
+    if (isExpected) return
+    onRowMismatch?.()
+    throw new RowMismatchError('Postgres returned a row that was not asked for')
+  }
+
   const inserts = new Batcher<NewRow, Date | undefined>({
     send: insertRows,
     maxItems: maxBatch,
@@ -112,11 +126,15 @@ export function createOrdersRepository(
     const inserted = await pool.run((database) =>
       database.$client.unsafe(INSERT_ROWS, [JSON.stringify(inOrder)], { prepare: true }),
     )
-    return new Map(inserted.map(({ id, created_at }) => [id, new Date(created_at)]))
+    const createdAt = new Map(inserted.map(({ id, created_at }) => [id, new Date(created_at)]))
+    const sent = new Set(rows.map(({ id }) => id))
+    checkRow(inserted.every(({ id }) => sent.has(id)))
+    return createdAt
   }
 
   async function findByKey(key: string): Promise<Order | undefined> {
     const [order] = await pool.run((database) => prepareFind(database).execute({ key }))
+    checkRow(order === undefined || order.idempotencyKey === key)
     return order
   }
 

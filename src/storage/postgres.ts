@@ -69,6 +69,13 @@ const CONNECTION_OPTIONS = {
   onnotice: () => {},
 }
 
+/**
+ * One query at a time on each connection. When a prepared statement has become invalid, the driver
+ * (3.4.9) prepares it again on a connection that still takes further queries, and the results of those
+ * queries are swapped. (The driver's types do not have this option.)
+ */
+const ONE_QUERY_AT_A_TIME = { max_pipeline: 0 }
+
 /** Opens a pool that connects on demand. @param url `postgres://…` */
 export function openPostgres(url: string, log: Logger): PostgresPool {
   let queriesAtWork = 0
@@ -129,6 +136,7 @@ export function openPostgres(url: string, log: Logger): PostgresPool {
 function connect(url: string) {
   const client = postgres(url, {
     max: MAX_CONNECTIONS,
+    ...ONE_QUERY_AT_A_TIME,
     connection: { application_name: 'order-once' },
     ...CONNECTION_OPTIONS,
   })

@@ -6,6 +6,7 @@ import {
   createOrdersRepository,
   type NewOrder,
   type OrdersRepository,
+  RowMismatchError,
 } from '../../src/orders/orders-repository.ts'
 import { openPostgres, type PostgresPool } from '../../src/storage/postgres.ts'
 import { newKey, ORDER } from '../support/client.ts'
@@ -186,4 +187,59 @@ test('the first answer, made of what was sent, is the one that is rebuilt from t
     }),
     { numRuns: 100 },
   )
+})
+
+describe('a row that was not asked for', () => {
+  /** A repository whose driver returns the given row whatever the query asks for. */
+  function openConfused(row: unknown) {
+    let mismatches = 0
+    const pool = {
+      run: async () => [row],
+      load: () => ({ queries: 0, limit: 1, answeredAt: 0 }),
+      close: async () => {},
+    } as unknown as PostgresPool
+    const orders = createOrdersRepository(pool, {
+      maxBatch: 500,
+      onRowMismatch: () => {
+        mismatches++
+      },
+    })
+    return { orders, mismatches: () => mismatches }
+  }
+
+  test('is an error of a look-up, and is counted', async () => {
+    const { orders, mismatches } = openConfused({ idempotencyKey: 'another' })
+    await expect(orders.findByKey('mine')).rejects.toThrow(RowMismatchError)
+    expect(mismatches()).toBe(1)
+  })
+
+  test('is an error of an insert, and is counted', async () => {
+    const { orders, mismatches } = openConfused({ id: 'another', created_at: '2026-01-01' })
+    await expect(orders.insertOnce(newOrder())).rejects.toThrow(RowMismatchError)
+    expect(mismatches()).toBe(1)
+  })
+})
+
+test('each look-up finds its own order while a column of the table is altered', async () => {
+  const { orders, sql } = await open()
+  const keys = Array.from({ length: 100 }, newKey)
+  await insertAll(
+    orders,
+    keys.map((idempotencyKey) => newOrder({ idempotencyKey })),
+  )
+  const findAll = () => Promise.all(keys.map((key) => orders.findByKey(key)))
+  await findAll() // each connection has prepared the statement
+
+  let found: ReturnType<typeof findAll> | undefined
+  await sql.begin(async (transaction) => {
+    await transaction`alter table orders alter column item type varchar(300)`
+    found = findAll()
+    await until(async () => {
+      const [row] = await transaction`
+        select count(*)::int as waiting from pg_locks
+        where not granted and relation = 'orders'::regclass`
+      return row?.waiting === 10 // all connections of the pool
+    })
+  })
+  expect((await found)?.map((order) => order?.idempotencyKey)).toEqual(keys)
 })

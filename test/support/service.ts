@@ -61,6 +61,7 @@ export async function startInstance(stores: TestStores, variation: Variation = {
   const orders = createOrdersRepository(pool, {
     maxBatch: settings.maxInsertBatch,
     onBatch: metrics.batchSent,
+    onRowMismatch: metrics.rowMismatched,
   })
   const checkStores = createStoreCheck({ postgres: pool, redis })
   addStoreMetrics(metrics.registry, { postgres: pool, redis, orders, checkStores })
