@@ -2,6 +2,6 @@ import { defineConfig } from 'drizzle-kit'
 
 export default defineConfig({
   dialect: 'postgresql',
-  schema: ['./src/orders/orders-table.ts', './src/idempotency/records-table.ts'],
+  schema: ['./src/orders/table.ts', './src/stores/identity-table.ts'],
   out: './migrations',
 })

@@ -1,8 +1,24 @@
+import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
 
+const resolvePath = (path: string) => fileURLToPath(new URL(path, import.meta.url))
+
 export default defineConfig({
+  resolve: {
+    // The sources, so that no test runs an old build of the package.
+    alias: [
+      {
+        find: '@order-once/idempotency/batching',
+        replacement: resolvePath('packages/idempotency/src/batching.ts'),
+      },
+      {
+        find: '@order-once/idempotency',
+        replacement: resolvePath('packages/idempotency/src/index.ts'),
+      },
+    ],
+  },
   test: {
-    include: ['test/**/*.test.ts'],
+    include: ['test/**/*.test.ts', 'packages/*/test/**/*.test.ts'],
     globalSetup: 'test/support/global-setup.ts',
     // Most of a test's time is spent on other processes.
     maxWorkers: 3,

@@ -1,4 +1,4 @@
-/** `npm run order -- …`: the command `order-once order …`, without a build. */
-import { run } from '../src/client/command.ts'
+/** `npm run order`: the command `order-once order`, without a build. */
+import { runCommand } from '../src/commands.ts'
 
-process.exitCode = await run(['order', ...process.argv.slice(2)])
+process.exitCode = await runCommand(['order', ...process.argv.slice(2)])

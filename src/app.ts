@@ -1,150 +1,150 @@
+/** The application: what it is built on, and the pipeline of a request, in its order. */
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
-import { type FastifyPluginAsync, fastify, LogController } from 'fastify'
-import type { Logger } from 'pino'
-import type { CheckStores } from './check-stores.ts'
+import { type IdempotencyStore, idempotency } from '@order-once/idempotency'
+import { type FastifyBaseLogger, type FastifyInstance, fastify, LogController } from 'fastify'
+import { docs } from './docs/docs.ts'
 import { trackConnections } from './http/connections.ts'
-import { docs } from './http/docs.ts'
-import { answerClientError, answerError, errorHandler } from './http/error-handler.ts'
-import { heedExpectations } from './http/expectations.ts'
-import type { StoresInUse } from './http/front-page.ts'
-import { gather } from './http/gather.ts'
-import { gracefulClose } from './http/graceful-close.ts'
+import { errorHandler, sendClientError, sendError } from './http/error-handler.ts'
+import { handleExpectHeader } from './http/expect-header.ts'
+import { groupRequestsByTick } from './http/group-requests.ts'
 import { health } from './http/health.ts'
-import { hostCheck } from './http/host-check.ts'
-import { idempotency } from './http/idempotency.ts'
+import { hostHeader } from './http/host-header.ts'
 import { bodyCheck, jsonBody } from './http/json-body.ts'
-import { measure } from './http/measure.ts'
 import { methodNotAllowed } from './http/method-not-allowed.ts'
-import { metricsRoute } from './http/metrics-route.ts'
 import { overload } from './http/overload.ts'
-import { problemPages } from './http/problem-pages.ts'
-import { rateLimit } from './http/rate-limit.ts'
-import { requestIdOf, requestLog } from './http/request-log.ts'
-import { signature } from './http/signature.ts'
-import type { IdempotencyStore } from './idempotency/store.ts'
-import { WaitingRoom } from './idempotency/waiting-room.ts'
-import { countAbandoned } from './metrics/count-abandoned.ts'
-import type { Metrics } from './metrics/metrics.ts'
-import { maxDecimalsKeyword } from './orders/order.ts'
-import { orderFingerprint, orderRoutes, recoverAnswer } from './orders/order-routes.ts'
-import type { OrdersRepository } from './orders/orders-repository.ts'
-import type { CountHit } from './rate-limit/hits.ts'
-import { DEVELOPMENT_SECRET, type Settings } from './settings.ts'
+import { getRequestId, requestLog } from './http/request-log.ts'
+import { schemaCompilers } from './http/schema-compilers.ts'
+import { shutdown } from './http/shutdown.ts'
+import { HEADERS_TIMEOUT_MS, MAX_HEADER_BYTES, REQUEST_TIMEOUT_MS } from './limits.ts'
+import { metrics } from './observability/metrics.ts'
+import { metricsRoute } from './observability/metrics-route.ts'
+import { storeMetrics } from './observability/store-metrics.ts'
+import { type OrdersRepository, ordersRepository } from './orders/repository.ts'
+import { fingerprintOrder, orderRoutes, recoverResponse } from './orders/routes.ts'
+import { maxDecimalsKeyword } from './orders/schema.ts'
+import { rateLimit, rateLimitCounters } from './rate-limit/rate-limit.ts'
+import { getTracesEnvironment, type Settings } from './settings.ts'
+import { signature } from './signature/signature.ts'
+import { storeCheck } from './stores/health-check.ts'
+import { idempotencyStore } from './stores/idempotency-store.ts'
+import { postgresPool } from './stores/postgres-pool.ts'
+import { type Stores, stores } from './stores/prepare.ts'
+import { redisConnection } from './stores/redis.ts'
 
-/** How long a client may take to send one request: a small body on a poor line, not a slow attack. */
-const REQUEST_TIMEOUT_MS = 15_000
+/** How often Node looks for connections that have exceeded their time; by default every 30 s. */
+const TIMEOUT_CHECK_INTERVAL_MS = 1_000
 
-/** Headers are small. */
-const HEADERS_TIMEOUT_MS = 10_000
-/** How often Node looks for connections that have used up those times; by default every 30 s. */
-const TIMEOUT_CHECK_MS = 1_000
+/** As long as headers may be: a path that is too long for a route is unknown, not malformed. */
+const MAX_PARAM_LENGTH = MAX_HEADER_BYTES
 
-/** Longer than Node reads headers: what is too long for a route is unknown, not malformed. */
-const MAX_PARAM_LENGTH = 16_384
-
-/** What the app is built on; opened, and closed, by whoever builds it. */
-export interface AppResources {
-  settings: Settings
-  logger: Logger
-  orders: OrdersRepository
-  idempotencyStore: IdempotencyStore
-  /** what the front page says of the stores; without it, nothing */
-  storesInUse?: StoresInUse
-  /** counts for the rate limit, for all instances; without it, this process counts alone */
-  countHit: CountHit | undefined
-  checkStores: CheckStores
-  metrics: Metrics
-  /** traces the requests; without it, they are not traced */
-  tracing?: FastifyPluginAsync
+export interface Overrides {
+  /** stores that another process, or a test, has prepared; without them, the app prepares its own */
+  stores?: Stores | undefined
+  /** puts something in front of the orders in Postgres */
+  wrapOrders?: (orders: OrdersRepository) => OrdersRepository
+  /** puts something in front of the store of idempotency records */
+  wrapIdempotencyStore?: (store: IdempotencyStore) => IdempotencyStore
 }
 
-/** Builds the service: the pipeline of a request, in its order. */
-export async function buildApp(resources: AppResources) {
-  const { settings, logger, orders, countHit, checkStores, metrics } = resources
-  const idempotencyStore = countAbandoned(resources.idempotencyStore, metrics.claimAbandoned)
+/**
+ * Builds the app. Its `close` closes all that was opened, in reverse order.
+ *
+ * @throws {StartError} after closing what was opened, if a store that is needed does not respond
+ */
+export async function buildApp(
+  settings: Settings,
+  logger: FastifyBaseLogger,
+  overrides: Overrides = {},
+): Promise<FastifyInstance> {
   const app = fastify({
     loggerInstance: logger,
-    logController: new LogController({ disableRequestLogging: true }), // requestLog does it
-    genReqId: requestIdOf,
+    logController: new LogController({ disableRequestLogging: true }), // requestLog logs them
+    genReqId: getRequestId,
     requestIdHeader: false,
-    trustProxy: settings.trustedProxies.length > 0 && settings.trustedProxies,
+    trustProxy: settings.trustedProxies ?? false,
     bodyLimit: settings.maxBodyBytes,
     requestTimeout: REQUEST_TIMEOUT_MS,
+    pluginTimeout: 0, // each store has time limits of its own
     http: {
+      maxHeaderSize: MAX_HEADER_BYTES,
       headersTimeout: HEADERS_TIMEOUT_MS,
-      connectionsCheckingInterval: TIMEOUT_CHECK_MS,
-      requireHostHeader: false, // hostCheck answers with a problem document
+      connectionsCheckingInterval: TIMEOUT_CHECK_INTERVAL_MS,
+      requireHostHeader: false, // hostHeader sends a problem document
     },
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
-    return503OnClosing: false, // gracefulClose answers with a problem document
-    frameworkErrors: answerError,
+    return503OnClosing: false, // shutdown sends a problem document
+    frameworkErrors: sendError,
     clientErrorHandler: (error, socket) =>
-      answerClientError(error, socket, connections.isAtWork(socket)),
-    ajv: {
-      customOptions: {
-        // A body is what it is: by default, members are dropped and "5" becomes 5.
-        removeAdditional: false,
-        coerceTypes: false,
-        useDefaults: false,
-        allErrors: true,
-        verbose: true, // the error carries the schema, whose description is the rule in words
-        keywords: [maxDecimalsKeyword],
-      },
-    },
+      sendClientError(error, socket, connections.hasRequestInFlight(socket)),
   }).withTypeProvider<TypeBoxTypeProvider>()
-
   const connections = trackConnections(app.server)
-  heedExpectations(app.server, settings.maxBodyBytes)
-  const waitingRoom = new WaitingRoom(idempotencyStore)
+  handleExpectHeader(app.server, settings.maxBodyBytes)
 
-  if (resources.tracing) await app.register(resources.tracing)
-  await app.register(requestLog)
-  await app.register(measure, { metrics })
-  await app.register(gracefulClose, { connections })
-  await app.register(errorHandler)
-  await app.register(hostCheck)
-  await app.register(overload)
-  await app.register(methodNotAllowed)
-  if (settings.docs) {
-    await app.register(docs, {
-      knownSecret: settings.hmacSecrets.find((secret) => secret === DEVELOPMENT_SECRET),
-      storesInUse: resources.storesInUse,
-      hasMetrics: settings.metricsPort === undefined,
+  try {
+    // What the pipeline is built on.
+    if (settings.tracesEndpoint) {
+      const { tracing } = await import('./observability/tracing.ts')
+      await app.register(tracing, { environment: getTracesEnvironment(settings) })
+    }
+    await app.register(stores, { settings, prepared: overrides.stores })
+    await app.register(postgresPool)
+    await app.register(redisConnection)
+    await app.register(metrics)
+    await app.register(ordersRepository, {
+      maxBatch: settings.maxInsertBatch,
+      ...(overrides.wrapOrders && { wrap: overrides.wrapOrders }),
     })
+    await app.register(idempotencyStore, {
+      settings,
+      ...(overrides.wrapIdempotencyStore && { wrap: overrides.wrapIdempotencyStore }),
+    })
+    await app.register(storeCheck)
+    await app.register(storeMetrics)
+
+    // Every request.
+    await app.register(requestLog)
+    await app.register(errorHandler)
+    await app.register(shutdown, { connections })
+    await app.register(hostHeader)
+    await app.register(overload)
+    await app.register(methodNotAllowed)
+    await app.register(schemaCompilers, { keywords: [maxDecimalsKeyword] })
+
+    // What needs no signature.
+    await app.register(docs, { settings })
+    await app.register(health)
+    if (settings.metricsPort === undefined) {
+      await app.register(metricsRoute, { readMetrics: app.metrics.read })
+    }
+
+    // What needs a signature.
+    await app.register(async (signed) => {
+      const limits = {
+        max: settings.rateLimitMax,
+        windowMs: settings.rateLimitWindowMs,
+        maxSignatureFailures: settings.maxSignatureFailures,
+      }
+      await signed.register(jsonBody)
+      await signed.register(groupRequestsByTick)
+      await signed.register(rateLimitCounters, limits)
+      await signed.register(signature, { secrets: settings.hmacSecrets })
+      await signed.register(rateLimit, limits)
+      await signed.register(bodyCheck)
+      await signed.register(idempotency, {
+        store: signed.idempotencyStore,
+        mismatchStatus: settings.mismatchStatus,
+        fingerprint: fingerprintOrder,
+        waitMs: settings.waitMs,
+        recover: (key) => recoverResponse(signed.orders, key),
+        onRelease: signed.metrics.countRelease,
+        onWaitersChange: signed.metrics.setWaiting,
+      })
+      await signed.register(orderRoutes, { mismatchStatus: settings.mismatchStatus })
+    })
+    app.refuseOtherMethods()
+    return app
+  } catch (error) {
+    await app.close()
+    throw error
   }
-  await app.register(problemPages)
-  await app.register(health, { checkStores })
-  if (settings.metricsPort === undefined) await app.register(metricsRoute, { metrics })
-
-  await app.register(async (signed) => {
-    await signed.register(jsonBody)
-    await signed.register(gather)
-    await signed.register(signature, {
-      secrets: settings.hmacSecrets,
-      maxFailures: settings.maxSignatureFailures,
-      windowMs: settings.rateLimit.windowMs,
-      onFailure: metrics.signatureFailed,
-    })
-    await signed.register(rateLimit, {
-      ...settings.rateLimit,
-      countHit,
-      onExceeded: metrics.rateLimited,
-    })
-    await signed.register(bodyCheck)
-    await signed.register(idempotency, {
-      store: idempotencyStore,
-      mismatchStatus: settings.idempotency.mismatchStatus,
-      fingerprint: orderFingerprint,
-      waitMs: settings.idempotency.waitMs,
-      waitingRoom,
-      recover: (key) => recoverAnswer(orders, key),
-    })
-    await signed.register(orderRoutes, {
-      orders,
-      mismatchStatus: settings.idempotency.mismatchStatus,
-    })
-  })
-
-  app.refuseOtherMethods()
-  return Object.assign(app, { waitingRoom })
 }

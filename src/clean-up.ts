@@ -1,10 +1,12 @@
+/** The clean-up: releases the keys of old orders and deletes expired idempotency records. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { sql } from 'drizzle-orm'
-import { drizzle } from 'drizzle-orm/postgres-js'
-import type { Logger } from 'pino'
-import { deleteExpiredRecords } from './idempotency/postgres-store.ts'
-import { releaseOldKeys } from './orders/release-keys.ts'
-import { inSession } from './storage/postgres.ts'
+import { deleteExpiredRecords, type RunQuery } from '@order-once/idempotency'
+import type { FastifyBaseLogger } from 'fastify'
+import { fastifyPlugin } from 'fastify-plugin'
+import { releaseOldKeys } from './orders/key-retention.ts'
+import type { Settings } from './settings.ts'
+import { LOCKS } from './stores/locks.ts'
+import { withDedicatedConnection } from './stores/postgres-session.ts'
 
 /** What a clean-up did. */
 export interface CleanUpReport {
@@ -12,58 +14,53 @@ export interface CleanUpReport {
   deletedRecords: number
 }
 
-/** Rows a statement: its row locks are held for some milliseconds. */
+/** Rows per statement: its row locks are held for some milliseconds. */
 const BATCH_SIZE = 500
-/** After each batch, so that the clean-up takes no more than a part of the database's time. */
+/** After each batch, so that the clean-up takes only a part of the database's time. */
 const PAUSE_MS = 20
 
-/** Keys and records end days and hours after their time has begun: an hour more is no difference. */
-const HOUR_MS = 3_600_000
-
-/** Any number that no other user of the database locks: the letters "clean" in hexadecimal. */
-const CLEAN_UP_LOCK = 0x636c65616e
+/** Keys are kept for days and records for hours: an hour more makes no difference. */
+const INTERVAL_MS = 3_600_000
 
 /**
  * Releases the keys of orders older than `keyRetentionDays` (0: of none) and deletes the expired
  * idempotency records, in small batches, one instance at a time.
  *
- * @param databaseUrl `postgres://…`, to which it opens one connection of its own
- * @returns what it did; undefined if another instance is at it
- * @param signal ends it after the batch at work
- * @throws if Postgres fails; what was done until then is done
+ * @param databaseUrl `postgres://…`, to which it opens one dedicated connection
+ * @param signal ends it after the current batch
+ * @returns what it did; undefined if another instance is cleaning up
+ * @throws if Postgres fails; batches until then have taken effect
  */
 export async function cleanUp(
   databaseUrl: string,
-  { keyRetentionDays }: { keyRetentionDays: number },
+  { keyRetentionDays }: Pick<Settings, 'keyRetentionDays'>,
   signal?: AbortSignal,
 ): Promise<CleanUpReport | undefined> {
-  return inSession(databaseUrl, async (client) => {
-    const database = drizzle(client)
-    const [lock] = await database.execute<{ held: boolean }>(
-      sql`select pg_try_advisory_lock(${CLEAN_UP_LOCK}) as held`,
-    )
-    if (!lock?.held) return undefined
-    const releaseBatch = (limit: number) => releaseOldKeys(database, keyRetentionDays, limit)
-    const deleteBatch = (limit: number) => deleteExpiredRecords(database, limit)
+  return withDedicatedConnection(databaseUrl, async (client) => {
+    const runQuery: RunQuery = (text, values) => client.unsafe(text, values as never[])
+    const [lock] = await client`select pg_try_advisory_lock(${LOCKS.cleanUp}) as is_held`
+    if (!lock?.is_held) return undefined
+    const releaseBatch = (limit: number) => releaseOldKeys(runQuery, keyRetentionDays, limit)
+    const deleteBatch = (limit: number) => deleteExpiredRecords(runQuery, limit)
     const report = {
-      releasedKeys: keyRetentionDays === 0 ? 0 : await inBatches(releaseBatch, signal),
-      deletedRecords: await inBatches(deleteBatch, signal),
+      releasedKeys: keyRetentionDays === 0 ? 0 : await repeatBatch(releaseBatch, signal),
+      deletedRecords: await repeatBatch(deleteBatch, signal),
     }
-    // A session that fails ends its lock, too, but only once Postgres has noticed.
-    await database.execute(sql`select pg_advisory_unlock(${CLEAN_UP_LOCK})`)
+    // The end of the session releases the lock as well, but only once Postgres has noticed.
+    await client`select pg_advisory_unlock(${LOCKS.cleanUp})`
     return report
   })
 }
 
 /**
- * Runs the clean-up again and again, first after one interval.
+ * Runs the clean-up at each interval, first after one interval.
  *
- * @returns what stops it, once the batch that is at work has ended
+ * @returns a function that stops it, and waits for the current batch
  */
 export function scheduleCleanUp(
   run: (signal: AbortSignal) => Promise<CleanUpReport | undefined>,
-  log: Logger,
-  everyMs = HOUR_MS,
+  log: FastifyBaseLogger,
+  intervalMs = INTERVAL_MS,
 ): () => Promise<void> {
   const stopping = new AbortController()
   let running: Promise<void> | undefined
@@ -73,12 +70,12 @@ export function scheduleCleanUp(
         (report) => {
           if (report) log.info(report, 'cleaned up')
         },
-        (error: unknown) => log.warn({ err: error }, 'the clean-up failed; the next one goes on'),
+        (error: unknown) => log.warn({ err: error }, 'the clean-up failed; it runs again later'),
       )
       .finally(() => {
         running = undefined
       })
-  }, everyMs)
+  }, intervalMs)
   return async () => {
     clearInterval(timer)
     stopping.abort()
@@ -86,13 +83,25 @@ export function scheduleCleanUp(
   }
 }
 
-async function inBatches(
-  batch: (limit: number) => Promise<number>,
+/** Cleans up at intervals, until the app closes. */
+export const scheduledCleanUp = fastifyPlugin(
+  async (app, settings: Pick<Settings, 'keyRetentionDays'>) => {
+    const { databaseUrl } = app.stores
+    app.addHook(
+      'onClose',
+      scheduleCleanUp((signal) => cleanUp(databaseUrl, settings, signal), app.log),
+    )
+  },
+  { name: 'clean-up', dependencies: ['stores'] },
+)
+
+async function repeatBatch(
+  runBatch: (limit: number) => Promise<number>,
   signal: AbortSignal | undefined,
 ): Promise<number> {
   let total = 0
   for (;;) {
-    const done = await batch(BATCH_SIZE)
+    const done = await runBatch(BATCH_SIZE)
     total += done
     if (done < BATCH_SIZE || signal?.aborted) return total
     await sleep(PAUSE_MS)

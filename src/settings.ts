@@ -1,147 +1,167 @@
+/** The settings: one table of their names in the environment, types, defaults and rules. */
+import { readFileSync } from 'node:fs'
 import { BlockList, isIP } from 'node:net'
 import { availableParallelism } from 'node:os'
-import { envSchema } from 'env-schema'
-import Type, { type Static } from 'typebox'
+import { parseEnv } from 'node:util'
+import { DEVELOPMENT_SECRET } from './development-secret.ts'
 import { StartError } from './start-error.ts'
 
-/** What anybody may know: production refuses it. */
-export const DEVELOPMENT_SECRET = 'super-secret-key'
 const DAY_SECONDS = 86_400
+
+/** One setting. */
+interface Setting<Value> {
+  /** its name in the environment */
+  env: string
+  /** @returns undefined if the text breaks the rule */
+  parse: (text: string) => Value | undefined
+  /** as text, like in the environment; undefined: the setting may be absent */
+  default: string | undefined
+  /** as a person reads it: "<NAME> must be <rule>" */
+  rule: string
+}
+
+/** How a text becomes a value, and the rule in words. */
+type Type<Value> = Pick<Setting<Value>, 'parse' | 'rule'>
+
+const required = <Value>(env: string, byDefault: string | number, type: Type<Value>) => ({
+  ...{ env, default: String(byDefault), ...type },
+  isOptional: false as const,
+})
+const optional = <Value>(env: string, type: Type<Value>) => ({
+  ...{ env, default: undefined, ...type },
+  isOptional: true as const,
+})
+
+const text = (rule: string, isValid: (text: string) => boolean = (text) => text !== '') => ({
+  parse: (text: string) => (isValid(text) ? text : undefined),
+  rule,
+})
+
+const number = (min: number, max: number, isValid = (_value: number) => true) => ({
+  parse: (text: string) => {
+    const value = Number(text)
+    return text.trim() !== '' && value >= min && value <= max && isValid(value) ? value : undefined
+  },
+  rule: `a number from ${min} to ${max}`,
+})
+
+const integer = (min: number, max: number) => ({
+  ...number(min, max, Number.isInteger),
+  rule: `an integer from ${min} to ${max}`,
+})
+
+const seconds = (min: number, max: number) => {
+  const { parse, rule } = integer(min, max)
+  return { parse: (text: string) => toMilliseconds(parse(text)), rule }
+}
+
+const toMilliseconds = (seconds: number | undefined) => seconds && seconds * 1000
+
+const oneOf = <const Value extends string | number>(...values: Value[]) => ({
+  parse: (text: string) => values.find((value) => String(value) === text),
+  rule: `${values.slice(0, -1).join(', ')} or ${values.at(-1)}`,
+})
+
+/** A number, or `off`. */
+const limit = (min: number, max: number) => {
+  const { parse, rule } = integer(min, max)
+  return {
+    parse: (text: string) => (text === 'off' ? ('off' as const) : parse(text)),
+    rule: `off, or ${rule}`,
+  }
+}
 
 /** As OpenTelemetry names them. */
 const SAMPLERS = ['', 'parentbased_'].flatMap((prefix) =>
   ['always_on', 'always_off', 'traceidratio'].map((sampler) => prefix + sampler),
 )
 
-/** Each `description` is the rule as a person reads it: "<NAME> must be <description>". */
-const Environment = Type.Object({
-  NODE_ENV: Type.String({ default: 'development', description: 'a name such as production' }),
-  HOST: Type.String({
-    default: '127.0.0.1',
-    minLength: 1,
-    description: 'the address to listen on, such as 127.0.0.1 or 0.0.0.0',
-  }),
-  PORT: integer(0, 65_535, 8080),
-  METRICS_PORT: Type.Optional(integer(0, 65_535)),
-  WORKERS: Type.String({
-    default: '1',
-    pattern: '^(auto|[1-9]|[1-9][0-9])$',
-    description: 'auto, for one on each core, or an integer from 1 to 99',
-  }),
-  HMAC_SECRET: Type.String({
-    default: DEVELOPMENT_SECRET,
-    minLength: 1,
-    pattern: '^[^,]+(,[^,]+)*$',
-    description: 'a secret shared with the clients, not empty, or several, separated by commas',
-  }),
-  SIGNATURE_FAILURES_MAX: integer(1, 1_000_000_000, 100),
-  DATABASE_URL: Type.Optional(
-    Type.String({
-      pattern: '^postgres(ql)?://[^\\s]+$',
-      description: 'a URL that begins with postgres://',
-    }),
-  ),
-  REDIS_URL: Type.Optional(
-    Type.String({
-      pattern: '^rediss?://[^\\s]+$',
-      description: 'a URL that begins with redis:// or rediss://',
-    }),
-  ),
-  RATE_LIMIT_MAX: integer(1, 1_000_000_000, 10),
-  RATE_LIMIT_WINDOW_SECONDS: integer(1, DAY_SECONDS, 60),
-  // At most 30 days: setTimeout and Redis expiries stay far from their limits.
-  IDEMPOTENCY_TTL_SECONDS: integer(1, 30 * DAY_SECONDS, DAY_SECONDS),
-  IDEMPOTENCY_LEASE_SECONDS: integer(1, 3600, 30),
-  IDEMPOTENCY_STORE: Type.Optional(
-    Type.Enum(['redis', 'postgres', 'memory'], { description: 'redis, postgres or memory' }),
-  ),
-  // Longer waits meet the time-outs of proxies.
-  IN_FLIGHT_WAIT_SECONDS: integer(0, 30, 0),
-  // 100 years are for ever, and still a date that Postgres knows.
-  KEY_RETENTION_DAYS: integer(0, 36_500, 0),
-  IDEMPOTENCY_MISMATCH_STATUS: Type.Union([Type.Literal(409), Type.Literal(422)], {
-    default: 409,
-    description: '409 or 422',
-  }),
-  // At most 1000: no statement may hold up the others for long, and a full one is sent in no time.
-  INSERT_BATCH_MAX: integer(1, 1000, 500),
-  // At most 16 MiB: beyond it, one JSON.parse holds up every other request for too long.
-  MAX_BODY_BYTES: integer(1, 16 * 1024 * 1024, 64 * 1024),
-  TRUST_PROXY: Type.Optional(
-    Type.String({
-      description: 'addresses or CIDR ranges, separated by commas, such as 10.0.0.0/8,::1',
-    }),
-  ),
-  STORES: Type.Enum(['auto', 'embedded'], { default: 'auto', description: 'auto or embedded' }),
-  DOCS: Type.Enum(['on', 'off'], { default: 'on', description: 'on or off' }),
-  DATA_DIR: Type.String({ default: '.data', minLength: 1, description: 'a folder' }),
-  LOG_LEVEL: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
-    default: 'info',
-    description: 'one of fatal, error, warn, info, debug, trace, silent',
-  }),
-  OTEL_EXPORTER_OTLP_ENDPOINT: Type.Optional(
-    Type.String({ description: 'a URL that begins with http:// or https://' }),
-  ),
-  OTEL_EXPORTER_OTLP_HEADERS: Type.Optional(Type.String()),
-  OTEL_SERVICE_NAME: Type.Optional(Type.String()),
-  OTEL_TRACES_SAMPLER: Type.Optional(
-    Type.Enum(SAMPLERS, { description: `one of ${SAMPLERS.join(', ')}` }),
-  ),
-  OTEL_TRACES_SAMPLER_ARG: Type.Optional(
-    Type.Number({ minimum: 0, maximum: 1, description: 'a number from 0 to 1' }),
-  ),
-})
-
-function integer(minimum: number, maximum: number, byDefault?: number) {
-  return Type.Integer({
-    minimum,
-    maximum,
-    ...(byDefault !== undefined && { default: byDefault }),
-    description: `an integer from ${minimum} to ${maximum}`,
-  })
-}
-
-/** What the service is told by its environment, checked; durations in ms. */
-export interface Settings {
-  production: boolean
-  host: string
-  port: number
-  /** where `/metrics` is served; undefined: at `port`, with the rest */
-  metricsPort: number | undefined
+/** Durations are in ms. */
+const TABLE = {
+  environment: required('NODE_ENV', 'development', text('a name such as production')),
+  host: required('HOST', '127.0.0.1', text('an address to listen on, such as 0.0.0.0')),
+  port: required('PORT', 8080, integer(0, 65_535)),
+  /** where `/metrics` is served; undefined: at `port`, with the other routes */
+  metricsPort: optional('METRICS_PORT', integer(0, 65_535)),
   /** how many processes serve requests */
-  workers: number
+  workers: required('WORKERS', 1, {
+    parse: (text) => (text === 'auto' ? ('auto' as const) : integer(1, 99).parse(text)),
+    rule: 'auto, for one on each core, or an integer from 1 to 99',
+  }),
   /** any of them may sign */
-  hmacSecrets: string[]
-  /** wrong signatures of one client in a window of the rate limit, before it is told to wait */
-  maxSignatureFailures: number
-  databaseUrl: string | undefined
-  redisUrl: string | undefined
-  rateLimit: { max: number; windowMs: number }
-  idempotency: {
-    ttlMs: number
-    leaseMs: number
-    /** how long a duplicate waits for the request ahead of it, unless it says otherwise */
-    waitMs: number
-    mismatchStatus: 409 | 422
-    /** undefined: by what is configured */
-    store: 'redis' | 'postgres' | 'memory' | undefined
-  }
-  /** how many days an order holds its key; 0: for ever */
-  keyRetentionDays: number
-  /** the most orders in one insert; 1: each has a statement of its own */
-  maxInsertBatch: number
-  maxBodyBytes: number
+  hmacSecrets: required('HMAC_SECRET', DEVELOPMENT_SECRET, {
+    parse: (text) => (/^[^,]+(,[^,]+)*$/.test(text) ? text.split(',') : undefined),
+    rule: 'a secret shared with the clients, not empty, or several, separated by commas',
+  }),
+  /** wrong signatures of one client in a window, before its next ones are refused with 429 */
+  maxSignatureFailures: required('SIGNATURE_FAILURES_MAX', 100, integer(1, 1_000_000_000)),
+  databaseUrl: optional(
+    'DATABASE_URL',
+    text('a URL that begins with postgres://', (text) => /^postgres(ql)?:\/\/\S+$/.test(text)),
+  ),
+  redisUrl: optional(
+    'REDIS_URL',
+    text('a URL that begins with redis:// or rediss://', (text) => /^rediss?:\/\/\S+$/.test(text)),
+  ),
+  rateLimitMax: required('RATE_LIMIT_MAX', 10, limit(1, 1_000_000_000)),
+  rateLimitWindowMs: required('RATE_LIMIT_WINDOW_SECONDS', 60, seconds(1, DAY_SECONDS)),
+  // At most 30 days: timers and expiry times stay far from their limits.
+  responseTtlMs: required('IDEMPOTENCY_TTL_SECONDS', DAY_SECONDS, seconds(1, 30 * DAY_SECONDS)),
+  leaseMs: required('IDEMPOTENCY_LEASE_SECONDS', 30, seconds(1, 3600)),
+  /** undefined: chosen by the stores that are there */
+  idempotencyStore: optional('IDEMPOTENCY_STORE', oneOf('redis', 'postgres', 'memory')),
+  /** how long a duplicate waits, unless it prefers another time; longer meets proxies' time-outs */
+  waitMs: required('IN_FLIGHT_WAIT_SECONDS', 0, seconds(0, 30)),
+  /** how many days an order keeps its key; 0: for ever. 100 years are still a date for Postgres */
+  keyRetentionDays: required('KEY_RETENTION_DAYS', 0, integer(0, 36_500)),
+  mismatchStatus: required('IDEMPOTENCY_MISMATCH_STATUS', 409, oneOf(409, 422)),
+  /** orders in one insert; 1: a statement each. At most 1000: one statement must not delay the others */
+  maxInsertBatch: required('INSERT_BATCH_MAX', 500, integer(1, 1000)),
+  // At most 1 MiB: parsing a larger body would delay every other request for too long.
+  maxBodyBytes: required('MAX_BODY_BYTES', 64 * 1024, integer(1, 1024 * 1024)),
   /** addresses and CIDR ranges of proxies whose X-Forwarded-For is believed */
-  trustedProxies: string[]
-  /** whether a store without a URL is always the embedded one, whatever answers elsewhere */
-  embeddedOnly: boolean
+  trustedProxies: optional('TRUST_PROXY', {
+    parse: (text) => {
+      const proxies = text.split(',').map((proxy) => proxy.trim())
+      return proxies.every(isAddressOrRange) ? proxies : undefined
+    },
+    rule: 'addresses or CIDR ranges, separated by commas, such as 10.0.0.0/8,::1',
+  }),
+  /** `embedded`: a store without a URL is the embedded one, whatever listens elsewhere */
+  stores: required('STORES', 'auto', oneOf('auto', 'embedded')),
   /** whether the service has pages about itself: `/`, `/docs` and `/openapi.json` */
-  docs: boolean
-  dataDir: string
-  logLevel: Static<typeof Environment>['LOG_LEVEL']
-  /** the `OTEL_…` settings, as they are; undefined: there are no traces */
-  traces: Record<string, string> | undefined
+  docs: required('DOCS', 'on', oneOf('on', 'off')),
+  dataDir: required('DATA_DIR', '.data', text('a folder')),
+  logLevel: required(
+    'LOG_LEVEL',
+    'info',
+    oneOf('fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'),
+  ),
+  /** undefined: no traces */
+  tracesEndpoint: optional(
+    'OTEL_EXPORTER_OTLP_ENDPOINT',
+    text(
+      'a URL that begins with http:// or https://',
+      (text) => /^https?:/i.test(text) && URL.canParse(text),
+    ),
+  ),
+  // The SDK reads these itself; here they are checked, and taken from `.env`.
+  tracesHeaders: optional('OTEL_EXPORTER_OTLP_HEADERS', text('name=value pairs')),
+  tracesServiceName: optional('OTEL_SERVICE_NAME', text('a name')),
+  tracesSampler: optional('OTEL_TRACES_SAMPLER', oneOf(...SAMPLERS)),
+  tracesSamplerArg: optional('OTEL_TRACES_SAMPLER_ARG', number(0, 1)),
+} satisfies Record<string, Setting<unknown> & { isOptional: boolean }>
+
+type Table = typeof TABLE
+
+/** The settings of the service, checked; durations in ms. */
+export type Settings = {
+  [Name in keyof Table]:
+    | NonNullable<ReturnType<Table[Name]['parse']>>
+    | (Table[Name]['isOptional'] extends true ? undefined : never)
 }
+
+type Environment = Record<string, string | undefined>
 
 /**
  * Reads the settings from `.env` and the process's environment, which wins.
@@ -149,7 +169,7 @@ export interface Settings {
  * @throws {StartError} one line that names every setting that breaks its rule, never its value
  */
 export function readSettings(): Settings {
-  return parseSettings(process.env, { dotenv: true })
+  return parseSettings({ ...readEnvFile(), ...process.env })
 }
 
 /**
@@ -157,97 +177,60 @@ export function readSettings(): Settings {
  *
  * @throws {StartError} one line that names every setting that breaks its rule, never its value
  */
-export function parseSettings(
-  environment: Record<string, string | undefined>,
-  { dotenv = false } = {},
-): Settings {
-  const env = validate(environment, dotenv)
-  const production = env.NODE_ENV === 'production'
-  const trustedProxies = env.TRUST_PROXY?.split(',').map((proxy) => proxy.trim()) ?? []
-  const collector = env.OTEL_EXPORTER_OTLP_ENDPOINT
-  const broken = [
-    ...(trustedProxies.every(isAddressOrRange) ? [] : [ruleOf('TRUST_PROXY')]),
-    ...(collector === undefined || isHttpUrl(collector)
-      ? []
-      : [ruleOf('OTEL_EXPORTER_OTLP_ENDPOINT')]),
-    ...(production ? brokenProductionRules(env) : []),
-  ]
+export function parseSettings(environment: Environment): Settings {
+  const values: Record<string, unknown> = {}
+  const broken: string[] = []
+  for (const [name, { env, parse, default: byDefault, isOptional, rule }] of Object.entries(
+    TABLE,
+  )) {
+    const given = environment[env] ?? byDefault
+    if (given === undefined || (given === '' && isOptional)) continue
+    values[name] = parse(given)
+    if (values[name] === undefined) broken.push(`${env} must be ${rule}`)
+  }
   if (broken.length > 0) throw new StartError(broken.join('; '))
-  return {
-    production,
-    host: env.HOST,
-    port: env.PORT,
-    metricsPort: env.METRICS_PORT,
-    workers: env.WORKERS === 'auto' ? availableParallelism() : Number(env.WORKERS),
-    hmacSecrets: secretsIn(env),
-    maxSignatureFailures: env.SIGNATURE_FAILURES_MAX,
-    databaseUrl: env.DATABASE_URL,
-    redisUrl: env.REDIS_URL,
-    rateLimit: { max: env.RATE_LIMIT_MAX, windowMs: env.RATE_LIMIT_WINDOW_SECONDS * 1000 },
-    idempotency: {
-      ttlMs: env.IDEMPOTENCY_TTL_SECONDS * 1000,
-      leaseMs: env.IDEMPOTENCY_LEASE_SECONDS * 1000,
-      waitMs: env.IN_FLIGHT_WAIT_SECONDS * 1000,
-      mismatchStatus: env.IDEMPOTENCY_MISMATCH_STATUS,
-      store: env.IDEMPOTENCY_STORE,
-    },
-    keyRetentionDays: env.KEY_RETENTION_DAYS,
-    maxInsertBatch: env.INSERT_BATCH_MAX,
-    maxBodyBytes: env.MAX_BODY_BYTES,
-    trustedProxies,
-    embeddedOnly: env.STORES === 'embedded',
-    docs: env.DOCS === 'on',
-    dataDir: env.DATA_DIR,
-    logLevel: env.LOG_LEVEL,
-    traces: env.OTEL_EXPORTER_OTLP_ENDPOINT === undefined ? undefined : tracesIn(env),
-  }
+  const settings = values as Settings
+  const brokenInProduction = isProduction(settings) ? checkProductionRules(settings) : []
+  if (brokenInProduction.length > 0) throw new StartError(brokenInProduction.join('; '))
+  return settings
 }
 
-type Environment = Static<typeof Environment>
+/** Whether the stricter rules of production hold. */
+export const isProduction = ({ environment }: Settings) => environment === 'production'
 
-function validate(environment: Record<string, string | undefined>, dotenv: boolean): Environment {
+/** How many processes serve requests: `auto` is one for each core. */
+export const countWorkers = ({ workers }: Settings) =>
+  workers === 'auto' ? availableParallelism() : workers
+
+/** The settings of OpenTelemetry's own, by the names that its SDK reads. */
+export function getTracesEnvironment(settings: Settings): Record<string, string> {
+  const given = Object.entries(TABLE).flatMap(([name, { env }]) => {
+    const value = settings[name as keyof Settings]
+    return env.startsWith('OTEL_') && value !== undefined ? [[env, String(value)]] : []
+  })
+  return Object.fromEntries(given)
+}
+
+function readEnvFile(): Environment {
   try {
-    // A copy: env-schema writes the parsed values into what it is given.
-    return envSchema<Environment>({
-      schema: Environment,
-      data: { ...environment },
-      env: false,
-      dotenv,
-    })
+    return parseEnv(readFileSync('.env', 'utf8'))
   } catch (error) {
-    const { errors } = error as { errors?: { instancePath: string }[] }
-    if (errors === undefined) throw error
-    const names = new Set(errors.map(({ instancePath }) => instancePath.slice(1)))
-    throw new StartError([...names].map(ruleOf).join('; '))
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return {}
+    throw error
   }
 }
 
-function ruleOf(name: string): string {
-  const property = Environment.properties[name as keyof Environment] as { description?: string }
-  return `${name} must be ${property.description}`
-}
-
-const secretsIn = ({ HMAC_SECRET }: Environment) => HMAC_SECRET.split(',')
-
-function brokenProductionRules(env: Environment): string[] {
+function checkProductionRules(settings: Settings): string[] {
   const broken: string[] = []
   // 32 characters: an HMAC-SHA256 key shorter than the hash weakens it (RFC 2104 §3).
-  if (secretsIn(env).some((secret) => secret === DEVELOPMENT_SECRET || secret.length < 32)) {
+  if (settings.hmacSecrets.some((secret) => secret === DEVELOPMENT_SECRET || secret.length < 32)) {
     broken.push('HMAC_SECRET must be set, to 32 characters or more, in production')
   }
-  for (const name of ['DATABASE_URL', 'REDIS_URL'] as const) {
-    if (env[name] === undefined) broken.push(`${name} must be set in production`)
+  for (const name of ['databaseUrl', 'redisUrl'] as const) {
+    if (settings[name] === undefined) broken.push(`${TABLE[name].env} must be set in production`)
   }
   return broken
 }
-
-/** OpenTelemetry's own settings, in the form of an environment. */
-function tracesIn(env: Environment): Record<string, string> {
-  const ours = Object.entries(env).filter(([name]) => name.startsWith('OTEL_'))
-  return Object.fromEntries(ours.map(([name, value]) => [name, String(value)]))
-}
-
-const isHttpUrl = (text: string) => /^https?:/i.test(text) && URL.canParse(text)
 
 function isAddressOrRange(text: string): boolean {
   const [address = '', prefix, ...rest] = text.split('/')

@@ -1,7 +1,8 @@
+/** Errors that stop the start and that a person can fix. */
+
 /**
- * What keeps the service from starting and a person can mend: a bad setting, a busy port, a store
- * that does not answer. `server.ts` prints its message as one line, without a stack trace, and
- * exits with a non-zero code.
+ * A bad setting, a busy port, a store that does not respond. The command prints its message as one line,
+ * without a stack, and exits with code 1.
  */
 export class StartError extends Error {
   override name = 'StartError'

@@ -3,17 +3,17 @@ import { pino } from 'pino'
 import postgres from 'postgres'
 import { beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import { cleanUp, scheduleCleanUp } from '../src/clean-up.ts'
-import { releaseOldKeys } from '../src/orders/release-keys.ts'
+import { releaseOldKeys } from '../src/orders/key-retention.ts'
 import { newKey, ORDER, send } from './support/client.ts'
 import { createTestStores, startInstance } from './support/service.ts'
-import { emptiedDatabase } from './support/stores.ts'
+import { emptyDatabase } from './support/stores.ts'
 import { until } from './support/until.ts'
 
 let url: string
 let sql: postgres.Sql
 
 beforeEach(async () => {
-  ;({ url, sql } = await emptiedDatabase())
+  ;({ url, sql } = await emptyDatabase())
 })
 
 /** Inserts one order a number of days old for each of the keys, the first the oldest. */

@@ -1,32 +1,33 @@
+/** Tracks the open connections of a server, and the requests in flight on them. */
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 
-/** The open connections of a server, and the requests at work on them. */
 export interface Connections {
-  /** Whether a request that has arrived as a whole waits for its answer there. */
-  isAtWork(socket: Socket): boolean
-  /** Ends the connections on which nothing was ever sent, which Node does not count as idle. */
-  endUnused(): void
+  /** Whether a request that has arrived completely waits for its response on this connection. */
+  hasRequestInFlight(socket: Socket): boolean
+  /** Closes the connections on which nothing was ever sent: Node does not count them as idle. */
+  closeUnused(): void
 }
 
-/** Keeps count from now on; call it before the server listens. */
+/** Tracks the connections from now on; call it before the server listens. */
 export function trackConnections(server: Server): Connections {
-  const requestsOn = new Map<Socket, Set<IncomingMessage>>()
+  const requestsBySocket = new Map<Socket, Set<IncomingMessage>>()
   server.on('connection', (socket: Socket) => {
-    requestsOn.set(socket, new Set())
-    socket.once('close', () => requestsOn.delete(socket))
+    requestsBySocket.set(socket, new Set())
+    socket.once('close', () => requestsBySocket.delete(socket))
   })
-  function forget(this: ServerResponse): void {
-    requestsOn.get(this.req.socket)?.delete(this.req)
+  function removeRequest(this: ServerResponse): void {
+    requestsBySocket.get(this.req.socket)?.delete(this.req)
   }
   server.on('request', (request, response) => {
-    requestsOn.get(request.socket)?.add(request)
-    response.on('close', forget)
+    requestsBySocket.get(request.socket)?.add(request)
+    response.on('close', removeRequest)
   })
   return {
-    isAtWork: (socket) => [...(requestsOn.get(socket) ?? [])].some(({ complete }) => complete),
-    endUnused: () => {
-      for (const socket of requestsOn.keys()) if (socket.bytesRead === 0) socket.destroy()
+    hasRequestInFlight: (socket) =>
+      [...(requestsBySocket.get(socket) ?? [])].some(({ complete }) => complete),
+    closeUnused: () => {
+      for (const socket of requestsBySocket.keys()) if (socket.bytesRead === 0) socket.destroy()
     },
   }
 }

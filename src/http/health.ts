@@ -1,73 +1,64 @@
-import type { FastifyPluginAsync } from 'fastify'
-import type { CheckStores, StoreStates } from '../check-stores.ts'
-import type { RouteReference } from './open-api.ts'
-import { problemResponses } from './problem-responses.ts'
+/** Health checks for load balancers and supervisors: unsigned, and not counted by the rate limit. */
+import type { FastifySchema } from 'fastify'
+import { fastifyPlugin } from 'fastify-plugin'
+import type { StoreStates } from '../stores/health-check.ts'
+import { describeProblems } from './problem-schemas.ts'
 
-declare module 'fastify' {
-  interface FastifyContextConfig {
-    /** answered while the process is overloaded and while it shuts down, too */
-    alwaysAnswers?: boolean
-  }
-}
-
-/** A probe every few seconds is not worth a line in the log; a fault in answering it is. */
+/** A probe every few seconds is not worth a log line; a failure of it is. */
 const QUIET = { logLevel: 'warn' } as const
 
-const stateExample = (description: string, example: object) => ({
+const describeState = (description: string, example: object) => ({
   description,
   content: { 'application/json': { schema: { type: 'object' }, example } },
 })
 
-const LIVE: RouteReference = {
+const LIVE_SCHEMA: FastifySchema = {
   operationId: 'isLive',
   tags: ['Operation'],
-  summary: 'Whether the process answers',
-  response: { 200: stateExample('It does.', { status: 'live' }) },
+  summary: 'Whether the process responds',
+  response: { 200: describeState('It does.', { status: 'live' }) },
 }
 
-const READY: RouteReference = {
+const READY_SCHEMA: FastifySchema = {
   operationId: 'isReady',
   tags: ['Operation'],
-  summary: 'Whether it can make orders',
+  summary: 'Whether it can create orders',
   response: {
-    200: stateExample('It can; `degraded` is without Redis.', {
+    200: describeState('It can; `degraded` means without Redis.', {
       status: 'ready',
       postgres: 'up',
       redis: 'up',
     }),
-    ...problemResponses(['overloaded', 'shutting-down']),
+    ...describeProblems(['overloaded', 'shutting-down']),
   },
 }
 
 /**
- * For whoever runs the service, unsigned and outside the rate limit:
- *
- * - `GET /health/live`: the process answers; if it does not, start it anew.
- * - `GET /health/ready`: it can make orders; if not, send it none. Without Redis it can (`degraded`);
- *   without Postgres, under overload and while it shuts down it cannot: 503.
+ * - `GET /health/live`: the process responds; if it does not, restart it.
+ * - `GET /health/ready`: it can create orders; if not, send it none. Without Redis it can (`degraded`);
+ *   without Postgres, during overload and shutdown it cannot: 503.
  */
-export const health: FastifyPluginAsync<{ checkStores: CheckStores }> = async (
-  app,
-  { checkStores },
-) => {
-  app.addHook('onRequest', (_request, reply, done) => {
-    reply.header('cache-control', 'no-store')
-    done()
-  })
+export const health = fastifyPlugin(
+  async (app) => {
+    app.get(
+      '/health/live',
+      { ...QUIET, config: { isAlwaysServed: true }, schema: LIVE_SCHEMA },
+      async (_request, reply) => {
+        reply.header('cache-control', 'no-store')
+        return { status: 'live' }
+      },
+    )
 
-  const live = { ...QUIET, config: { alwaysAnswers: true, reference: LIVE } }
-  app.get('/health/live', live, async () => ({
-    status: 'live',
-  }))
+    app.get('/health/ready', { ...QUIET, schema: READY_SCHEMA }, async (_request, reply) => {
+      const states = await app.checkStores()
+      reply.header('cache-control', 'no-store').code(states.postgres === 'up' ? 200 : 503)
+      return { status: summarize(states), ...states }
+    })
+  },
+  { name: 'health', dependencies: ['store-check', 'shutdown'] },
+)
 
-  app.get('/health/ready', { ...QUIET, config: { reference: READY } }, async (_request, reply) => {
-    const stores = await checkStores()
-    reply.code(stores.postgres === 'up' ? 200 : 503)
-    return { status: statusOf(stores), ...stores }
-  })
-}
-
-function statusOf({ postgres, redis }: StoreStates): 'ready' | 'degraded' | 'unavailable' {
+function summarize({ postgres, redis }: StoreStates): 'ready' | 'degraded' | 'unavailable' {
   if (postgres === 'down') return 'unavailable'
   return redis === 'down' ? 'degraded' : 'ready'
 }

@@ -1,94 +1,93 @@
+/** Reads JSON bodies. A caller without a valid signature learns nothing about what is wrong with them. */
 import { isUtf8 } from 'node:buffer'
+import { type FieldError, Problem } from '@order-once/idempotency'
 import type { FastifyRequest, FastifySchemaValidationError } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
-import { type FieldError, Problem } from './problem.ts'
+import { problems } from './problems.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** the body as it came, which the signature covers */
+    /** the bytes of the body, which the signature covers */
     rawBody: Buffer
-    /** what is wrong with the body before its schema is looked at */
-    heldBodyProblem: Problem | null
+    /** what is wrong with the body, found before its validation */
+    bodyProblem: Problem | null
   }
 }
 
-/** Enough to mend a body by; more would let a small request cause a large answer. */
+/** Enough to fix a body by; more would let a small request cause a large response. */
 const MAX_FIELD_ERRORS = 16
 const NO_BYTES = Buffer.alloc(0)
 
-/**
- * Reads JSON bodies, keeps their bytes for the signature, and holds back whatever is wrong with
- * them: a caller who fails the signature is told nothing about the body. `bodyCheck` raises it.
- */
-export const jsonBody = fastifyPlugin(async (app) => {
-  app.decorateRequest('rawBody')
-  app.decorateRequest('heldBodyProblem', null)
-  app.removeAllContentTypeParsers()
+/** Parses bodies and keeps their bytes; `bodyCheck` throws what is wrong with them. */
+export const jsonBody = fastifyPlugin(
+  async (app) => {
+    app.decorateRequest('rawBody')
+    app.decorateRequest('bodyProblem', null)
+    app.removeAllContentTypeParsers()
 
-  app.addHook('onRoute', (route) => {
-    route.attachValidation = true
-  })
+    app.addHook('onRoute', (route) => {
+      route.attachValidation = true
+    })
 
-  app.addHook('onRequest', (request, _reply, done) => {
-    request.rawBody = NO_BYTES
-    // Fastify refuses a Content-Type it cannot parse before any hook that could check a signature.
-    if (!request.mediaType) delete request.raw.headers['content-type']
-    done()
-  })
+    app.addHook('onRequest', (request, _reply, done) => {
+      request.rawBody = NO_BYTES
+      // Fastify refuses a Content-Type that it cannot parse before any hook could check a signature.
+      if (!request.mediaType) delete request.raw.headers['content-type']
+      done()
+    })
 
-  app.addContentTypeParser('*', { parseAs: 'buffer' }, (request, body: Buffer, done) => {
-    request.rawBody = body
-    try {
-      done(null, parseJson(request, body))
-    } catch (error) {
-      request.heldBodyProblem = error as Problem
-      done(null)
-    }
-  })
-})
+    app.addContentTypeParser('*', { parseAs: 'buffer' }, (request, body: Buffer, done) => {
+      request.rawBody = body
+      try {
+        done(null, parseJson(request, body))
+      } catch (error) {
+        if (!(error instanceof Problem)) return done(error as Error)
+        request.bodyProblem = error
+        done(null)
+      }
+    })
+  },
+  { name: 'json-body' },
+)
 
-/** Raises what is wrong with the body, found while it was parsed and validated. */
-export const bodyCheck = fastifyPlugin(async (app) => {
-  app.addHook('preHandler', ({ heldBodyProblem, validationError }, _reply, done) => {
-    if (heldBodyProblem) return done(heldBodyProblem)
-    const errors = validationError?.validation
-    done(errors && invalidBody(errors.map(fieldErrorOf)))
-  })
-})
+/** Throws what is wrong with the body. */
+export const bodyCheck = fastifyPlugin(
+  async (app) => {
+    app.addHook('preHandler', function checkBody(request, _reply, done) {
+      const { bodyProblem, validationError } = request
+      if (bodyProblem) return done(bodyProblem)
+      const errors = validationError?.validation
+      done(errors && invalidBody(errors.map(toFieldError)))
+    })
+  },
+  { name: 'body-check', dependencies: ['json-body', 'rate-limit'] },
+)
 
 /** @throws {Problem} */
 function parseJson(request: FastifyRequest, body: Buffer): unknown {
-  if (request.mediaType !== 'application/json') {
-    throw new Problem('unsupported-media-type', 'Content-Type must be application/json.')
-  }
-  if (request.headers['content-encoding'] !== undefined) {
-    throw new Problem('unsupported-media-type', 'The body must come without a Content-Encoding.')
-  }
+  if (request.mediaType !== 'application/json') throw problems.contentType()
+  if (request.headers['content-encoding'] !== undefined) throw problems.contentEncoding()
   // Decoding would replace malformed bytes, and two different bodies would become the same.
-  if (!isUtf8(body)) throw wrongBody('must be UTF-8')
+  if (!isUtf8(body)) throw invalidBody([{ field: 'body', message: 'must be UTF-8' }])
   try {
     return JSON.parse(body.toString())
   } catch {
-    throw wrongBody('must be JSON')
+    throw invalidBody([{ field: 'body', message: 'must be JSON' }])
   }
 }
 
-const wrongBody = (message: string) => invalidBody([{ field: 'body', message }])
-
+/** A field that breaks two keywords of its schema breaks one rule: it is reported once. */
 function invalidBody(errors: FieldError[]): Problem {
-  // A field that breaks two keywords of its schema breaks one rule.
-  const told = new Map(errors.map((error) => [`${error.field} ${error.message}`, error]))
-  const sentences = [...told.keys()].slice(0, MAX_FIELD_ERRORS)
-  return new Problem('invalid-body', `${sentences.join('; ')}.`, {
-    errors: [...told.values()].slice(0, MAX_FIELD_ERRORS),
-  })
+  const distinct = new Map(errors.map((error) => [`${error.field} ${error.message}`, error]))
+  return problems.invalidBody([...distinct.values()].slice(0, MAX_FIELD_ERRORS))
 }
 
-/** A broken rule in words; the rule itself is the `description` that its schema carries. */
-function fieldErrorOf(error: FastifySchemaValidationError): FieldError {
+/** A broken rule in words: the `description` of the schema. */
+function toFieldError(error: FastifySchemaValidationError): FieldError {
   const { keyword, params, instancePath } = error
-  if (keyword === 'required')
+  if (keyword === 'required') {
     return { field: String(params.missingProperty), message: 'is required' }
+  }
   if (keyword === 'additionalProperties') {
     return { field: String(params.additionalProperty), message: 'is not a member of an order' }
   }

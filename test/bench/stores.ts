@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises'
 import { Redis } from 'ioredis'
 import type postgres from 'postgres'
-import { migrateDatabase } from '../../src/storage/migrate.ts'
+import { migrateDatabase } from '../../src/stores/migrate.ts'
 import { disown, own } from '../faults/owned-processes.ts'
 import { PostgresServer } from '../faults/postgres-server.ts'
 import { startPrivateRedis } from '../support/private-redis.ts'

@@ -6,7 +6,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { parseSettings } from '../../src/settings.ts'
-import { freePort } from '../../src/storage/free-port.ts'
+import { freePort } from '../../src/stores/embedded/free-port.ts'
 import {
   all,
   environmentOf,

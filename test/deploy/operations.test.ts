@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
-import { writeCompleted } from '../../src/idempotency/record.ts'
+import { writeCompleted } from '../../packages/idempotency/src/stores/record.ts'
 import { newKey, send } from '../support/client.ts'
 import { createTestStores, startInstance } from '../support/service.ts'
 

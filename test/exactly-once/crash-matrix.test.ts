@@ -4,7 +4,7 @@ import { holdInsertOf } from '../support/held-inserts.ts'
 import { type ServiceProcess, startProcess } from '../support/process.ts'
 import { proxied } from '../support/proxied.ts'
 import { startInstance } from '../support/service.ts'
-import { emptiedRedisSpace, hasRedis } from '../support/stores.ts'
+import { emptyRedisSpace, hasRedis } from '../support/stores.ts'
 import type { TcpProxy } from '../support/tcp-proxy.ts'
 import { until } from '../support/until.ts'
 
@@ -124,7 +124,7 @@ describe.runIf(hasRedis)('an order is made once, and its retry gets it', () => {
 /** Brings an order as far as its claim, and its insert to Postgres's door. */
 async function stage(key: string): Promise<{ scene: Scene; other: { port: number } }> {
   const inserts = await holdInsertOf(key)
-  const space = await emptiedRedisSpace()
+  const space = await emptyRedisSpace()
   const postgres = await proxied(inserts.url)
   const redis = await proxied(space.url)
   // A short lease: where the dead left a mark and no row, the retry waits for its end.

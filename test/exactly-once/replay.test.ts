@@ -1,6 +1,6 @@
 import { promisify } from 'node:util'
 import { describe, expect, test } from 'vitest'
-import { fingerprintOf } from '../../src/idempotency/fingerprint.ts'
+import { fingerprintOf } from '../../packages/idempotency/src/fingerprint.ts'
 import { newKey, ORDER, open, send } from '../support/client.ts'
 import { createTestStores, startInstance, startService } from '../support/service.ts'
 import { hasRedis } from '../support/stores.ts'

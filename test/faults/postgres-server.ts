@@ -1,10 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import postgres from 'postgres'
-import {
-  type EmbeddedPostgres,
-  startEmbeddedPostgres,
-} from '../../src/storage/embedded-postgres.ts'
+import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/stores/embedded/postgres.ts'
 import { until } from '../support/until.ts'
 import { disown, own, signal } from './owned-processes.ts'
 

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { Redis } from 'ioredis'
-import { freePort } from '../../src/storage/free-port.ts'
+import { freePort } from '../../src/stores/embedded/free-port.ts'
 import { until } from '../support/until.ts'
 import { disown, own } from './owned-processes.ts'
 

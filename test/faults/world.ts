@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { freePort } from '../../src/storage/free-port.ts'
+import { freePort } from '../../src/stores/embedded/free-port.ts'
 import { SECRET } from '../support/client.ts'
 import { TcpProxy } from '../support/tcp-proxy.ts'
 import { Instance } from './instance.ts'

@@ -1,5 +1,5 @@
 import { expect } from 'vitest'
-import { PROBLEMS, type ProblemCode } from '../../src/http/problem.ts'
+import { PROBLEMS, type ProblemCode } from '../../src/http/problems.ts'
 import { sign } from '../support/client.ts'
 
 // The contract in the words of the contract page and on purpose not in those of src/: a second

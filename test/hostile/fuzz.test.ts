@@ -1,7 +1,7 @@
 import { Agent, type IncomingMessage, request } from 'node:http'
 import fc from 'fast-check'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { PROBLEMS, type ProblemCode } from '../../src/http/problem.ts'
+import { PROBLEMS, type ProblemCode } from '../../src/http/problems.ts'
 import { newKey } from '../support/client.ts'
 import { startService } from '../support/service.ts'
 import { NEW_KEY, withAnyBody, withAnyHeaders, withAnyPath } from './arbitraries.ts'

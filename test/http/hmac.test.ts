@@ -1,7 +1,7 @@
 import { createHmac } from 'node:crypto'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { createHmacSha256 } from '../../src/http/hmac.ts'
+import { createHmacSha256 } from '../../src/signature/signature.ts'
 
 // RFC 4231 §4: its other keys are bytes that no text in UTF-8 has, or are covered below.
 test.each([

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { describe, expect, test } from 'vitest'
-import { PROBLEMS } from '../../src/http/problem.ts'
+import { PROBLEMS } from '../../src/http/problems.ts'
 import { get, newKey, ORDER, send, sign } from '../support/client.ts'
 import { createGate, heldBy } from '../support/gate.ts'
 import { startService } from '../support/service.ts'

@@ -5,12 +5,7 @@ import { describe, expect, test } from 'vitest'
 import { newKey, ORDER, open, SECRET, send, sign } from '../support/client.ts'
 import { holdInserts } from '../support/held-inserts.ts'
 import { spawnService, startProcess } from '../support/process.ts'
-import {
-  createEmptyDatabase,
-  emptiedDatabase,
-  emptiedRedisSpace,
-  hasRedis,
-} from '../support/stores.ts'
+import { createEmptyDatabase, emptyDatabase, emptyRedisSpace, hasRedis } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 
 describe.each(['SIGTERM', 'SIGINT'] as const)('on %s', (signal) => {
@@ -65,7 +60,7 @@ describe.each(['SIGTERM', 'SIGINT'] as const)('on %s', (signal) => {
     ['a connection on which nothing was ever sent', ''],
     ['a connection that stopped in the middle of its headers', 'GET / HTTP/1.1\r\nHos'],
   ])('%s does not hold up the end', async (_name, sent) => {
-    const { url } = await emptiedDatabase()
+    const { url } = await emptyDatabase()
     const service = await startProcess({ DATABASE_URL: url })
     const socket = connect(service.port, '127.0.0.1')
     socket.on('error', () => {})
@@ -103,7 +98,7 @@ test('four instances that start together on an empty database all come up', asyn
 })
 
 test('a Postgres that does not answer ends the start with one line, without its password', async () => {
-  const { url } = await emptiedDatabase()
+  const { url } = await emptyDatabase()
   const wrong = new URL(url)
   wrong.password = 'not-the-password'
   const service = await spawnService({ DATABASE_URL: wrong.href })
@@ -115,7 +110,7 @@ test('a Postgres that does not answer ends the start with one line, without its 
 })
 
 test('a Redis that does not answer is no obstacle: orders are made, once', async () => {
-  const { url } = await emptiedDatabase()
+  const { url } = await emptyDatabase()
   const service = await startProcess({ DATABASE_URL: url, REDIS_URL: 'redis://127.0.0.1:1' })
   expect(service.stdout()).toContain('Redis does not answer; orders go on without it')
   const key = newKey()
@@ -126,8 +121,8 @@ test('a Redis that does not answer is no obstacle: orders are made, once', async
 
 describe('the log', () => {
   test('is one JSON line a request, with what a person asks first and nothing secret', async () => {
-    const { url } = await emptiedDatabase()
-    const redis = hasRedis ? { REDIS_URL: (await emptiedRedisSpace()).url } : {}
+    const { url } = await emptyDatabase()
+    const redis = hasRedis ? { REDIS_URL: (await emptyRedisSpace()).url } : {}
     const service = await startProcess({ DATABASE_URL: url, ...redis })
     const key = newKey()
     const first = await send(service.port, { key, headers: { 'x-request-id': 'first-1' } })
@@ -173,7 +168,7 @@ describe('the log', () => {
   })
 
   test('does not take over a malformed X-Request-Id', async () => {
-    const { url } = await emptiedDatabase()
+    const { url } = await emptyDatabase()
     const service = await startProcess({ DATABASE_URL: url })
     for (const id of ['', 'two words', '<script>', 'x'.repeat(129)]) {
       const { headers } = await send(service.port, { headers: { 'x-request-id': id } })

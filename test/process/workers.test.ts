@@ -7,13 +7,13 @@ import { expect, onTestFinished, test } from 'vitest'
 import { newKey, send, sendAll } from '../support/client.ts'
 import { holdInserts } from '../support/held-inserts.ts'
 import { type ServiceProcess, spawnService, startProcess } from '../support/process.ts'
-import { emptiedDatabase, emptiedRedisSpace, hasRedis } from '../support/stores.ts'
+import { emptyDatabase, emptyRedisSpace, hasRedis } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 
 const PROCESSES = 2
 
 async function startWorkers(env: Record<string, string> = {}) {
-  const { url, sql } = await emptiedDatabase()
+  const { url, sql } = await emptyDatabase()
   const service = await startProcess({ DATABASE_URL: url, WORKERS: `${PROCESSES}`, ...env })
   return { service, sql }
 }
@@ -38,7 +38,7 @@ function isAlive(pid: number): boolean {
 test.each(hasRedis ? ['postgres', 'redis'] : ['postgres'])(
   'several processes share one port, and make each order once, with records in %s',
   async (kind) => {
-    const redis = kind === 'redis' ? { REDIS_URL: (await emptiedRedisSpace()).url } : {}
+    const redis = kind === 'redis' ? { REDIS_URL: (await emptyRedisSpace()).url } : {}
     const { service, sql } = await startWorkers(redis)
     const keys = Array.from({ length: 20 }, newKey)
     // Each on a connection of its own, and so now to this process and now to that.
@@ -116,7 +116,7 @@ test('what keeps one process from starting ends the start of all with one line',
   await once(other, 'listening')
   onTestFinished(() => void other.close())
   const { port } = other.address() as AddressInfo
-  const { url } = await emptiedDatabase()
+  const { url } = await emptyDatabase()
   const service = await spawnService({ DATABASE_URL: url, WORKERS: '2', PORT: `${port}` })
   expect(await service.ended).toBe(1)
   expect(service.stderr()).toBe(

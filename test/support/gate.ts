@@ -1,4 +1,4 @@
-import type { OrdersRepository } from '../../src/orders/orders-repository.ts'
+import type { OrdersRepository } from '../../src/orders/repository.ts'
 
 /** A gate that holds whoever passes it until it is opened. */
 export interface Gate {

@@ -1,9 +1,10 @@
+import { execFileSync } from 'node:child_process'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TestProject } from 'vitest/node'
-import { startEmbeddedPostgres } from '../../src/storage/embedded-postgres.ts'
-import { migrateDatabase } from '../../src/storage/migrate.ts'
+import { startEmbeddedPostgres } from '../../src/stores/embedded/postgres.ts'
+import { migrateDatabase } from '../../src/stores/migrate.ts'
 import { chromiumPath } from './chromium.ts'
 import { administer, createDatabase, TEMPLATE } from './database.ts'
 import {
@@ -23,8 +24,9 @@ declare module 'vitest' {
   }
 }
 
-/** Starts the servers that the tests share, and stops them in the end. */
+/** Builds the service, whose processes some tests start, and starts the servers that the tests share. */
 export default async function setup(project: TestProject) {
+  execFileSync('npm', ['run', '--silent', 'build'], { stdio: 'inherit' })
   if (chromiumPath === undefined) {
     complain('THE TESTS IN A BROWSER ARE LEFT OUT: no chromium in /usr/bin, no CHROMIUM_PATH.')
   }

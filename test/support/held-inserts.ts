@@ -1,5 +1,5 @@
 import type { Sql, TransactionSql } from 'postgres'
-import { emptiedDatabase } from './stores.ts'
+import { emptyDatabase } from './stores.ts'
 
 /** Holds every insert into the test file's emptied database until it is released. */
 export function holdInserts() {
@@ -24,7 +24,7 @@ async function hold(
   take: (transaction: TransactionSql) => Promise<unknown>,
   lockType: 'relation' | 'transactionid',
 ) {
-  const { url, sql } = await emptiedDatabase()
+  const { url, sql } = await emptyDatabase()
   let letGo = () => {}
   const lettingGo = new Promise<void>((resolve) => {
     letGo = resolve

@@ -1,7 +1,7 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { Redis } from 'ioredis'
-import { freePort } from '../../src/storage/free-port.ts'
+import { freePort } from '../../src/stores/embedded/free-port.ts'
 import { until } from './until.ts'
 
 /** A Redis that belongs to whoever started it. */

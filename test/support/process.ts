@@ -4,10 +4,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
-import { freePort } from '../../src/storage/free-port.ts'
+import { freePort } from '../../src/stores/embedded/free-port.ts'
 import { until } from './until.ts'
 
-const SERVER = fileURLToPath(new URL('../../dist/server.js', import.meta.url))
+const BINARY = fileURLToPath(new URL('../../dist/main.js', import.meta.url))
 
 /** The compiled service, run as its users run it. */
 export interface ServiceProcess {
@@ -35,12 +35,12 @@ export async function spawnService(
   folder?: string,
 ): Promise<ServiceProcess> {
   const port = Number(env.PORT ?? (await freePort()))
-  const child = spawn(process.execPath, [SERVER], {
+  const child = spawn(process.execPath, [BINARY, 'serve'], {
     cwd: folder ?? (await temporaryFolder()), // where there is no .env
     env: {
       PATH: process.env.PATH,
       STORES: 'embedded',
-      RATE_LIMIT_MAX: '1000000',
+      RATE_LIMIT_MAX: 'off',
       ...env,
       PORT: `${port}`,
     },

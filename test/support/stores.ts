@@ -16,7 +16,7 @@ export function createEmptyDatabase(): Promise<string> {
 }
 
 /** The file's database, without any row in it: its URL and a client to look into it. */
-export async function emptiedDatabase() {
+export async function emptyDatabase() {
   database ??= openDatabase()
   const { url, sql } = await database
   await sql`truncate orders, idempotency_records`
@@ -24,7 +24,7 @@ export async function emptiedDatabase() {
 }
 
 /** The file's key space in Redis, without any key in it. */
-export async function emptiedRedisSpace() {
+export async function emptyRedisSpace() {
   redisSpace ??= openRedisSpace()
   await redisSpace.flush()
   return redisSpace

@@ -1,0 +1,13 @@
+/**
+ * `@order-once/idempotency/batching`: groups the calls to a store, and limits them in number and time.
+ *
+ * @module
+ */
+export { Batcher, type BatcherOptions, ConcurrencyLimit, QueueFullError } from './batcher.ts'
+export { DeadlineError, withDeadline } from './deadline.ts'
+export {
+  createScriptBatcher,
+  type RedisClient,
+  type RunCall,
+  type ScriptBatcherOptions,
+} from './script-batcher.ts'

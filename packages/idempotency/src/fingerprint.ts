@@ -1,0 +1,54 @@
+/** Fingerprints: what "the same request" means. */
+import { hash } from 'node:crypto'
+import canonicalize from 'canonicalize'
+
+/** Names the algorithm below: a change of it must not turn honest retries into conflicts. */
+const VERSION = 'v1'
+
+export interface FingerprintInput {
+  method: string
+  /** the route's path, such as `/orders/:id/refunds` */
+  path: string
+  /** the values in the path, if it has any */
+  params?: unknown
+  /** the values of the query, if it has any */
+  query?: unknown
+  /** a value that was parsed from JSON, or bytes, which count as they are */
+  body: unknown
+}
+
+/**
+ * Computes the fingerprint of a request: SHA-256 over the method, the path and the body in canonical
+ * form (RFC 8785), so that member order and white space do not matter.
+ *
+ * @returns `v1:` and 64 hex digits
+ * @throws {Error} if the body has no canonical form: JSON has no infinite number
+ * @see draft-ietf-httpapi-idempotency-key-header-07 §2.4
+ */
+export function fingerprintRequest({
+  method,
+  path,
+  params,
+  query,
+  body,
+}: FingerprintInput): string {
+  const target = [method, path, ...[params, query].map(canonicalizeNonEmpty)].join(' ').trimEnd()
+  const input = Buffer.isBuffer(body)
+    ? Buffer.concat([Buffer.from(`${target}\n`), body])
+    : `${target}\n${canonicalize(body) ?? ''}`
+  return `${VERSION}:${hash('sha256', input, 'hex')}`
+}
+
+/**
+ * Computes the same fingerprint of a request without params and query, whose body is in canonical form.
+ *
+ * @param body canonical JSON (RFC 8785)
+ */
+export function fingerprintCanonical(method: string, path: string, body: string): string {
+  return `${VERSION}:${hash('sha256', `${method} ${path}\n${body}`, 'hex')}`
+}
+
+const canonicalizeNonEmpty = (values: unknown) =>
+  typeof values === 'object' && values !== null && Object.keys(values).length > 0
+    ? canonicalize(values)
+    : ''

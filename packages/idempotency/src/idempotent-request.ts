@@ -1,0 +1,62 @@
+/** One request under its key, as the route's handler and the log see it. */
+import { randomUUID } from 'node:crypto'
+import type { Problem } from './problem.ts'
+import { problems } from './problems.ts'
+
+/** How a request with a key ended. */
+export type Outcome =
+  | 'new'
+  | 'replayed_cache'
+  | 'replayed_database'
+  | 'waited'
+  | 'mismatch'
+  | 'in_progress'
+
+export interface IdempotentRequest {
+  /** as the client sent it, without quotes */
+  readonly key: string
+  /** the name of the store's record: the key, with its scope if there is one */
+  readonly storeKey: string
+  readonly fingerprint: string
+  /** the fencing token of this run */
+  readonly token: string
+  /** the status of a refusal because of another fingerprint */
+  readonly mismatchStatus: 409 | 422
+  outcome: Outcome | undefined
+}
+
+export function createIdempotentRequest(
+  request: Pick<IdempotentRequest, 'key' | 'storeKey' | 'fingerprint' | 'mismatchStatus'>,
+): IdempotentRequest {
+  const { key, storeKey, fingerprint, mismatchStatus } = request
+  return { key, storeKey, fingerprint, mismatchStatus, token: randomUUID(), outcome: undefined }
+}
+
+/** Whether the response is a replay. */
+export function isReplay({ outcome }: IdempotentRequest): boolean {
+  return outcome === 'replayed_cache' || outcome === 'replayed_database' || outcome === 'waited'
+}
+
+/**
+ * For a handler whose insert finds that the key has a row already: the response that it sends now is a
+ * replay.
+ *
+ * @param fingerprint of the request that the row was made by
+ * @throws {Problem} `idempotency-key-reused`, if that was another request
+ */
+export function confirmReplay(request: IdempotentRequest, fingerprint: string): void {
+  if (fingerprint !== request.fingerprint) throw refuseMismatch(request)
+  request.outcome = 'replayed_database'
+}
+
+/** Notes the outcome. @returns the refusal of a request whose key belongs to another */
+export function refuseMismatch(request: IdempotentRequest): Problem {
+  request.outcome = 'mismatch'
+  return problems.keyReused(request.mismatchStatus)
+}
+
+/** Notes the outcome. @returns the refusal of a duplicate of a request in flight */
+export function refuseInProgress(request: IdempotentRequest): Problem {
+  request.outcome = 'in_progress'
+  return problems.requestInProgress()
+}

@@ -1,0 +1,34 @@
+/**
+ * `@order-once/idempotency`: idempotency keys for any Fastify application.
+ *
+ * @module
+ */
+export { errorHandler } from './error-handler.ts'
+export { type FingerprintInput, fingerprintCanonical, fingerprintRequest } from './fingerprint.ts'
+export { KEY_CHARACTERS, MAX_KEY_LENGTH, parseIdempotencyKey } from './idempotency-key.ts'
+export { confirmReplay, type IdempotentRequest, type Outcome } from './idempotent-request.ts'
+export { type IdempotencyOptions, idempotency, MAX_WAIT_SECONDS } from './plugin.ts'
+export {
+  type FieldError,
+  PROBLEM_MEDIA_TYPE,
+  Problem,
+  type ProblemDocument,
+  type ProblemOptions,
+  type ProblemType,
+} from './problem.ts'
+export { PROBLEM_TYPES, problems } from './problems.ts'
+export { DEFAULT_REPLAYED_HEADERS } from './replayed-headers.ts'
+export { createMemoryStore } from './stores/memory-store.ts'
+export {
+  createPostgresStore,
+  deleteExpiredRecords,
+  type RunQuery,
+} from './stores/postgres-store.ts'
+export { createRedisStore } from './stores/redis-store.ts'
+export type {
+  Claim,
+  CompletedRequest,
+  IdempotencyStore,
+  ReportCorruptRecord,
+  StoredResponse,
+} from './stores/store.ts'

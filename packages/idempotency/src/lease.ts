@@ -1,0 +1,100 @@
+/** Keeps a claim while the handler runs, and ends it with the response. */
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { IdempotentRequest } from './idempotent-request.ts'
+import { readReplayedHeaders } from './replayed-headers.ts'
+import type { IdempotencyStore } from './stores/store.ts'
+
+/** Leaves two chances to renew a lease after a renewal that failed. */
+const RENEWALS_PER_LEASE = 3
+
+export interface LeaseOptions {
+  store: IdempotencyStore
+  /** whether a response with this status is stored */
+  remembers: (statusCode: number) => boolean
+  maxBodyBytes: number
+  /** in lower case */
+  replayedHeaders: string[]
+  /** whether a durable record protects the key, so that a failure of the store is no warning */
+  isRecoverable: boolean
+  onRelease: () => void
+}
+
+/** Ends a lease: stores the response with this payload, or releases the key. */
+export type StoreOrRelease = (payload: unknown) => void
+
+/**
+ * Renews the claim until the request has its response, which the returned function stores. The client
+ * does not wait for the store.
+ */
+export function startLease(
+  current: IdempotentRequest,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  options: LeaseOptions,
+): StoreOrRelease {
+  const { store, remembers, maxBodyBytes, replayedHeaders, isRecoverable, onRelease } = options
+  const { storeKey, fingerprint, token } = current
+  let hasEnded = false
+
+  // Where nothing else is durable, a repeat after the lease would run the handler again.
+  const level = isRecoverable ? 'debug' : 'warn'
+  const logFailure = (error: unknown) =>
+    request.log[level]({ err: error }, 'the idempotency store could not be updated')
+
+  const heartbeat = setInterval(async () => {
+    // The handler took the reply from Fastify, and closed it without a response.
+    if (reply.sent && reply.raw.closed) return releaseKey()
+    try {
+      const isRenewed = await store.renew(storeKey, fingerprint, token)
+      if (hasEnded && isRenewed) sendRelease() // it ended during the renewal
+      if (isRenewed) return
+      clearInterval(heartbeat)
+      request.log.warn('the lease was lost to another request while the handler ran')
+    } catch (error) {
+      logFailure(error)
+    }
+  }, store.leaseMs / RENEWALS_PER_LEASE).unref()
+
+  // A client that disconnects does not stop its request; a handler that closes the reply does.
+  const onClose = () => {
+    if (reply.sent) releaseKey()
+  }
+  reply.raw.once('close', onClose)
+
+  /** @returns whether this call ended the lease, and no earlier one */
+  function end(): boolean {
+    if (hasEnded) return false
+    hasEnded = true
+    clearInterval(heartbeat)
+    reply.raw.off('close', onClose)
+    return true
+  }
+
+  function releaseKey(): void {
+    if (end()) sendRelease()
+  }
+
+  function sendRelease(): void {
+    onRelease()
+    store.release(storeKey, token).catch(logFailure)
+  }
+
+  /** A stream can be read only once; a mismatch belongs to another request's key. */
+  function isStorable(payload: unknown): payload is string | Buffer {
+    return (
+      (typeof payload === 'string' || Buffer.isBuffer(payload)) &&
+      Buffer.byteLength(payload) <= maxBodyBytes &&
+      remembers(reply.statusCode) &&
+      current.outcome !== 'mismatch'
+    )
+  }
+
+  return function storeOrRelease(sent) {
+    const body = sent ?? '' // a 204 has no payload
+    if (!isStorable(body)) return releaseKey()
+    if (!end()) return
+    const headers = readReplayedHeaders(reply, replayedHeaders)
+    const response = { statusCode: reply.statusCode, headers, body }
+    store.complete(storeKey, token, { fingerprint, response }).catch(logFailure)
+  }
+}

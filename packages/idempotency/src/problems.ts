@@ -1,0 +1,51 @@
+/** The refusals of this package, each made by a function. */
+import { Problem, type ProblemType } from './problem.ts'
+
+/** Their status and title. */
+export const PROBLEM_TYPES = {
+  'idempotency-key-missing': { status: 400, title: 'The Idempotency-Key header is missing' },
+  'idempotency-key-invalid': { status: 400, title: 'The Idempotency-Key header is invalid' },
+  'bad-request': { status: 400, title: 'The request is malformed' },
+  'idempotency-key-reused': {
+    status: 409,
+    title: 'The Idempotency-Key belongs to another request',
+  },
+  'request-in-progress': { status: 409, title: 'The same request is still in progress' },
+  'store-unavailable': { status: 503, title: 'The Idempotency-Key cannot be checked now' },
+} as const satisfies Record<string, ProblemType>
+
+/** Most requests are done within a second, and most stores are back by then: the least that fits. */
+const RETRY_AFTER = { 'retry-after': '1' }
+
+const create = (code: keyof typeof PROBLEM_TYPES, detail: string, headers = {}) =>
+  new Problem(code, PROBLEM_TYPES[code], detail, { headers })
+
+export const problems = {
+  keyMissing: () => create('idempotency-key-missing', 'Idempotency-Key is required.'),
+  keyInvalid: () =>
+    create(
+      'idempotency-key-invalid',
+      'Idempotency-Key must be sent exactly once: 1 to 255 visible ASCII characters, without double quotes, commas and backslashes.',
+    ),
+  noFingerprint: () =>
+    create('bad-request', 'The body has no canonical form: is a number too large?'),
+  /** @param status 409, or the 422 of draft-ietf-httpapi-idempotency-key-header-07 §2.7 */
+  keyReused: (status: 409 | 422) =>
+    new Problem(
+      'idempotency-key-reused',
+      { ...PROBLEM_TYPES['idempotency-key-reused'], status },
+      'Idempotency-Key was first sent with another request; choose a new key for a new request.',
+    ),
+  requestInProgress: () =>
+    create(
+      'request-in-progress',
+      'The same request under this Idempotency-Key is still in progress; repeat it later.',
+      RETRY_AFTER,
+    ),
+  storeUnavailable: () =>
+    create(
+      'store-unavailable',
+      'Idempotency-Key cannot be checked now; repeat later.',
+      RETRY_AFTER,
+    ),
+}

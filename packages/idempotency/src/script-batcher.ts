@@ -1,0 +1,100 @@
+/** Sends calls of one Redis script in batches: one command for many keys. */
+import type { Cluster, Redis } from 'ioredis'
+import { Batcher, type ConcurrencyLimit } from './batcher.ts'
+
+export type RedisClient = Redis | Cluster
+
+/** Runs a call to Redis, or refuses it, as a circuit breaker does. */
+export type RunCall = <T>(call: () => Promise<T>) => Promise<T>
+
+export interface ScriptBatcherOptions<Item, Result> {
+  /** the name of the command that is defined on the client */
+  name: string
+  /**
+   * Handles each of `KEYS` by itself, with its part of `ARGV`, and returns its replies in one array:
+   * as many for each key. An error of one key alone is a reply, by `redis.pcall`.
+   */
+  lua: string
+  repliesPerKey: number
+  /** how many keys one call may have: Redis serves nothing else meanwhile */
+  maxKeys: number
+  limit: ConcurrencyLimit
+  runCall: RunCall
+  getKey: (item: Item) => string
+  /** the item's own arguments, as many for each item */
+  getArguments: (item: Item) => Argument[]
+  parseReplies: (replies: unknown[], item: Item) => Result | PromiseLike<Result>
+}
+
+type Argument = string | number
+
+/** Defines a script of one key on the client. @returns a function that calls it */
+export function defineKeyScript(
+  redis: RedisClient,
+  name: string,
+  lua: string,
+): (key: string, ...args: Argument[]) => Promise<unknown> {
+  redis.defineCommand(name, { lua, numberOfKeys: 1 })
+  return Reflect.get(redis, name).bind(redis)
+}
+
+/**
+ * Defines the script on the client, and returns a function that calls it for one item. The items of
+ * one turn of the event loop go to Redis in one call, which costs this process more than a key.
+ *
+ * On a cluster the keys of a call would be in several slots, which Redis refuses (CROSSSLOT): there,
+ * and after the first such refusal, each call has one key.
+ */
+export function createScriptBatcher<Item, Result>(
+  redis: RedisClient,
+  options: ScriptBatcherOptions<Item, Result>,
+): (item: Item) => Promise<Result> {
+  const { name, lua, repliesPerKey, maxKeys, limit, runCall } = options
+  const { getKey, getArguments, parseReplies } = options
+  redis.defineCommand(name, { lua })
+  const command: (numberOfKeys: number, ...keysAndArguments: Argument[]) => Promise<unknown[]> =
+    Reflect.get(redis, name).bind(redis)
+  let isClustered = redis.isCluster
+
+  const batcher = new Batcher<Item, Result>({
+    maxItems: maxKeys,
+    limit,
+    async send(items) {
+      if (!isClustered || items.length === 1) {
+        try {
+          return await callScript(items)
+        } catch (error) {
+          if (!isCrossSlot(error)) throw error
+          isClustered = true
+        }
+      }
+      return items.map(async (item) => (await callScript([item]))[0] as Result)
+    },
+  })
+
+  function callScript(items: Item[]): Promise<(Result | PromiseLike<Result>)[]> {
+    return runCall(async () => {
+      const keysAndArguments = [...items.map(getKey), ...items.flatMap(getArguments)]
+      const replies = await command(items.length, ...keysAndArguments)
+      if (replies.length !== items.length * repliesPerKey) {
+        throw new Error(`${name} returned ${replies.length} replies for ${items.length} keys`)
+      }
+      // Every key failed (out of memory, for example): fail the batch, so that it counts as one.
+      if (replies[0] instanceof Error && replies.every(isErrorOrFiller(repliesPerKey))) {
+        throw replies[0]
+      }
+      return items.map((item, i) =>
+        parseReplies(replies.slice(i * repliesPerKey, (i + 1) * repliesPerKey), item),
+      )
+    })
+  }
+
+  return (item) => batcher.add(item)
+}
+
+/** The first reply of a key tells whether it failed; the others fill its row. */
+const isErrorOrFiller = (repliesPerKey: number) => (reply: unknown, i: number) =>
+  i % repliesPerKey !== 0 || reply instanceof Error
+
+const isCrossSlot = (error: unknown) =>
+  error instanceof Error && error.message.startsWith('CROSSSLOT')

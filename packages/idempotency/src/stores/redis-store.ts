@@ -1,0 +1,170 @@
+/** A store in Redis: each record is a JSON string under `idemp:<key>`. */
+import type { Redis } from 'ioredis'
+import { ConcurrencyLimit } from '../batcher.ts'
+import { createScriptBatcher, defineKeyScript, type RunCall } from '../script-batcher.ts'
+import { formatClaim, formatCompleted, parseRecord, readResponse } from './record.ts'
+import { createRedisWatcher } from './redis-watcher.ts'
+import { cacheRepeats } from './response-cache.ts'
+import type { Claim, IdempotencyStore, ReportCorruptRecord } from './store.ts'
+
+// Each change is published to the channel that has the name of the key, for waiting duplicates.
+
+/** For each key: the record that was there, or nil, and its remaining time in ms; or an error. */
+const CLAIM = `
+local replies = {}
+for i, key in ipairs(KEYS) do
+  local held = redis.pcall('GET', key)
+  if not held then held = redis.pcall('SET', key, ARGV[2 * i - 1], 'PX', ARGV[2 * i]) end
+  local is_record = type(held) == 'string'
+  replies[2 * i - 1] = (is_record or held.err) and held or false
+  replies[2 * i] = is_record and redis.call('PTTL', key) or 0
+end
+return replies`
+
+/** Whether the text is a claim with this token. Defined in front of the scripts that use it. */
+const IS_OWNER = `
+local function is_owner(text, token)
+  local is_json, record = pcall(cjson.decode, text)
+  return is_json and type(record) == 'table' and record.state == 'in_flight' and record.token == token
+end`
+
+/** For each key: 1 if the response was stored, 0 if the key belongs to another run; or an error. */
+const COMPLETE = `${IS_OWNER}
+local replies = {}
+for i, key in ipairs(KEYS) do
+  local token, record, ttl = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
+  local held = redis.pcall('GET', key)
+  if held and (held.err or not is_owner(held, token)) then
+    replies[i] = held.err and held or 0
+  else
+    local stored = redis.pcall('SET', key, record, 'PX', ttl)
+    if not stored.err then redis.call('PUBLISH', key, 'completed') end
+    replies[i] = stored.err and stored or 1
+  end
+end
+return replies`
+
+/** Claims a key that is free, extends a claim of the same token. Returns 0 for any other record. */
+const RENEW = `${IS_OWNER}
+local held = redis.call('GET', KEYS[1])
+if held and not is_owner(held, ARGV[1]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1`
+
+const RELEASE = `${IS_OWNER}
+local held = redis.call('GET', KEYS[1])
+if not held or not is_owner(held, ARGV[1]) then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('PUBLISH', KEYS[1], 'released')
+return 1`
+
+const DELETE_CORRUPT = `
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])`
+
+/** Redis serves nothing else during a script: at some µs a key, less than two ms. */
+const MAX_KEYS_PER_CALL = 256
+
+/** The record that a claim found. */
+interface Held {
+  text: string
+  remainingMs: number
+}
+
+/**
+ * Creates a store in Redis. Waiting duplicates are notified by pub/sub, on one more connection, which
+ * is opened when it is first needed and closed with the given one. The claims of one turn of the event
+ * loop go to Redis in one call, and so do the responses.
+ *
+ * @param options `leaseMs`: how long a claim lasts; `ttlMs`: how long a response is kept;
+ * `reportCorruptRecord`: called with each record that cannot be read; `runCall`: runs each call, or
+ * refuses it; `limit`: of the calls to this Redis, which other batchers may share
+ */
+export function createRedisStore(
+  redis: Redis,
+  options: {
+    leaseMs: number
+    ttlMs: number
+    reportCorruptRecord?: ReportCorruptRecord
+    runCall?: RunCall
+    limit?: ConcurrencyLimit
+  },
+): IdempotencyStore {
+  const { leaseMs, ttlMs, reportCorruptRecord } = options
+  const { runCall = (call) => call(), limit = new ConcurrencyLimit(1) } = options
+  const batching = { maxKeys: MAX_KEYS_PER_CALL, limit, runCall }
+  const renewKey = defineKeyScript(redis, 'renewRecord', RENEW)
+  const releaseKey = defineKeyScript(redis, 'releaseRecord', RELEASE)
+  const deleteCorrupt = defineKeyScript(redis, 'deleteCorruptRecord', DELETE_CORRUPT)
+  const watcher = createRedisWatcher(redis)
+
+  const claimKey = createScriptBatcher<{ name: string; record: string }, Held | undefined>(redis, {
+    ...batching,
+    name: 'claimRecords',
+    lua: CLAIM,
+    repliesPerKey: 2,
+    getKey: ({ name }) => name,
+    getArguments: ({ record }) => [record, leaseMs],
+    parseReplies: ([text, remainingMs]) => {
+      if (text === null) return undefined
+      if (typeof text !== 'string') return Promise.reject(text)
+      return { text, remainingMs: Number(remainingMs) }
+    },
+  })
+
+  const completeKey = createScriptBatcher<{ name: string; token: string; record: string }, void>(
+    redis,
+    {
+      ...batching,
+      name: 'completeRecords',
+      lua: COMPLETE,
+      repliesPerKey: 1,
+      getKey: ({ name }) => name,
+      getArguments: ({ token, record }) => [token, record, ttlMs],
+      parseReplies: ([reply]) => (reply instanceof Error ? Promise.reject(reply) : undefined),
+    },
+  )
+
+  async function claim(key: string, fingerprint: string, token: string): Promise<Claim> {
+    const name = getRecordName(key)
+    const held = await claimKey({ name, record: formatClaim(fingerprint, token) })
+    if (held === undefined) return { state: 'new' }
+    const record = parseRecord(key, held.text, reportCorruptRecord)
+    if (record === undefined) {
+      await runCall(() => deleteCorrupt(name, held.text))
+      return claim(key, fingerprint, token)
+    }
+    if (record.state === 'in_flight' && record.token === token) {
+      const isOurs = await renew(key, fingerprint, token)
+      return isOurs ? { state: 'new' } : claim(key, fingerprint, token)
+    }
+    if (record.payload_hash !== fingerprint) {
+      return { state: 'mismatch', isCompleted: record.state === 'completed' }
+    }
+    if (record.state === 'in_flight') return { state: 'in_flight' }
+    return { state: 'completed', response: readResponse(record), remainingMs: held.remainingMs }
+  }
+
+  async function renew(key: string, fingerprint: string, token: string): Promise<boolean> {
+    const record = formatClaim(fingerprint, token)
+    const renewed = await runCall(() => renewKey(getRecordName(key), token, record, leaseMs))
+    return renewed === 1
+  }
+
+  return {
+    leaseMs,
+    claim: cacheRepeats(claim),
+    renew,
+
+    complete: (key, token, request) =>
+      completeKey({ name: getRecordName(key), token, record: formatCompleted(request) }),
+
+    async release(key, token) {
+      await runCall(() => releaseKey(getRecordName(key), token))
+    },
+
+    watch: (key, onChange) => watcher.watch(getRecordName(key), onChange),
+  }
+}
+
+const getRecordName = (key: string) => `idemp:${key}`

@@ -1,0 +1,137 @@
+/** Notifies of changes of Redis keys by pub/sub. */
+import type { Redis } from 'ioredis'
+
+/**
+ * Watches keys on one connection, opened by the first watch. A change of a key must be published to the
+ * channel that has its name.
+ */
+export interface RedisWatcher {
+  /**
+   * Calls `onChange` when a message arrives on the key's channel, when the key expires, and when
+   * messages may have been missed.
+   *
+   * @returns a function that stops it, once the subscription is active
+   * @throws if Redis does not respond
+   */
+  watch(name: string, onChange: () => void): Promise<() => void>
+}
+
+/** The longest delay of setTimeout: beyond it, the timer fires at once. */
+const MAX_TIMER_MS = 2 ** 31 - 1
+
+interface Channel {
+  listeners: Set<() => void>
+  subscribed: Promise<unknown>
+  expiryTimer: NodeJS.Timeout | undefined
+}
+
+/** Creates a watcher with the options and the key prefix of a connection; it closes with it. */
+export function createRedisWatcher(redis: Redis): RedisWatcher {
+  const prefix = redis.options.keyPrefix ?? ''
+  const channels = new Map<string, Channel>()
+  let subscriber: Redis | undefined
+  let connecting: Promise<void> | undefined
+
+  function getSubscriber(): Redis {
+    if (subscriber) return subscriber
+    subscriber = redis.duplicate({ autoResubscribe: false, lazyConnect: false })
+    subscriber.on('error', () => {}) // the other connection reports them
+    subscriber.on('message', (channel: string) => notify(channel.slice(prefix.length)))
+    subscriber.on('ready', () => void resubscribe())
+    redis.once('end', () => subscriber?.disconnect())
+    return subscriber
+  }
+
+  /** After a lost connection: what was published in between is lost, too. */
+  async function resubscribe(): Promise<void> {
+    const names = [...channels.keys()]
+    if (names.length === 0) return
+    try {
+      await subscriber?.subscribe(...names.map((name) => prefix + name))
+    } catch {
+      subscriber?.disconnect(true) // reconnects, and calls this again
+    }
+    for (const name of names) notify(name)
+  }
+
+  function notify(name: string): void {
+    for (const listener of channels.get(name)?.listeners ?? []) listener()
+  }
+
+  /** No message is published when the lease of a dead owner ends: a timer stands in for it. */
+  async function watchExpiry(name: string, channel: Channel): Promise<void> {
+    const remainingMs = await redis.pttl(name).catch(() => -1)
+    if (channels.get(name) !== channel || remainingMs < 0) return
+    channel.expiryTimer = setTimeout(
+      () => {
+        notify(name)
+        void watchExpiry(name, channel)
+      },
+      Math.min(remainingMs + 1, MAX_TIMER_MS),
+    )
+  }
+
+  function openChannel(name: string): Channel {
+    const existing = channels.get(name)
+    if (existing) return existing
+    const channel: Channel = {
+      listeners: new Set(),
+      subscribed: subscribe(name),
+      expiryTimer: undefined,
+    }
+    channels.set(name, channel)
+    channel.subscribed.then(
+      () => watchExpiry(name, channel),
+      () => {},
+    )
+    return channel
+  }
+
+  async function subscribe(name: string): Promise<void> {
+    const client = getSubscriber()
+    if (client.status !== 'ready') {
+      connecting ??= waitUntilReady(client).finally(() => {
+        connecting = undefined
+      })
+      await connecting
+    }
+    await client.subscribe(prefix + name)
+  }
+
+  return {
+    async watch(name, onChange) {
+      const channel = openChannel(name)
+      channel.listeners.add(onChange)
+      const stop = () => {
+        channel.listeners.delete(onChange)
+        if (channel.listeners.size > 0 || channels.get(name) !== channel) return
+        channels.delete(name)
+        clearTimeout(channel.expiryTimer)
+        subscriber?.unsubscribe(prefix + name).catch(() => {})
+      }
+      try {
+        await channel.subscribed
+        return stop
+      } catch (error) {
+        stop()
+        throw error
+      }
+    },
+  }
+}
+
+/** Resolves when the connection is ready; rejects when its attempt to connect has failed. */
+function waitUntilReady(client: Redis): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (client.status === 'end') reject(new Error('the connection has ended'))
+    const settle = (act: () => void) => () => {
+      client.off('ready', onReady)
+      client.off('close', onClose)
+      act()
+    }
+    const onReady = settle(resolve)
+    const onClose = settle(() => reject(new Error('Redis does not respond')))
+    client.on('ready', onReady)
+    client.on('close', onClose)
+  })
+}

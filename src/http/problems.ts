@@ -1,0 +1,169 @@
+/** Every refusal that a client can receive: its status, title and explanation, and how it is made. */
+import {
+  type FieldError,
+  PROBLEM_TYPES as idempotencyProblems,
+  Problem,
+  type ProblemOptions,
+} from '@order-once/idempotency'
+import { MAX_HEADER_BYTES, RETRY_AFTER_SECONDS } from '../limits.ts'
+
+export const PROBLEMS = {
+  'idempotency-key-missing': {
+    ...idempotencyProblems['idempotency-key-missing'],
+    explanation:
+      'An order is created under a key that you choose, so that a repeated request cannot create it twice. Send one Idempotency-Key header: a new UUID for each new order, and the same key again whenever you repeat that order.',
+  },
+  'idempotency-key-invalid': {
+    ...idempotencyProblems['idempotency-key-invalid'],
+    explanation:
+      'Send exactly one Idempotency-Key header of 1 to 255 visible ASCII characters, without double quotes, commas and backslashes. The key may be in double quotes, as a structured field is.',
+  },
+  'invalid-body': {
+    status: 400,
+    title: 'The body is not a valid order',
+    explanation:
+      'The body must be a JSON object with exactly the members of an order; the errors member lists each field and the rule that it breaks. Nothing was stored: the same Idempotency-Key can be used for the corrected body.',
+  },
+  'bad-request': {
+    ...idempotencyProblems['bad-request'],
+    explanation:
+      'The request is not well-formed HTTP, or its URL cannot be decoded. Check what your client sends on the wire.',
+  },
+  'signature-missing': {
+    status: 401,
+    title: 'The X-Signature header is missing',
+    explanation:
+      'Sign the exact bytes of the body with HMAC-SHA256 and the shared secret, and send the result as 64 hex digits in X-Signature.',
+  },
+  'signature-invalid': {
+    status: 401,
+    title: 'The X-Signature header does not match the body',
+    explanation:
+      'The signature must be the HMAC-SHA256 of the exact bytes of the body, keyed with the shared secret, as 64 hex digits. Usual causes are another secret, or a body that was changed or reformatted after it was signed.',
+  },
+  'not-found': {
+    status: 404,
+    title: 'There is nothing here',
+    explanation: 'Orders are created with POST /orders. Check the path of the request.',
+  },
+  'method-not-allowed': {
+    status: 405,
+    title: 'The method is not allowed here',
+    explanation: 'The Allow header of the response lists the methods of this path.',
+  },
+  'request-timeout': {
+    status: 408,
+    title: 'The request did not arrive in time',
+    explanation:
+      'The headers or the body arrived too slowly, so the connection was closed. Repeat the request with the same Idempotency-Key.',
+  },
+  'idempotency-key-reused': {
+    ...idempotencyProblems['idempotency-key-reused'],
+    explanation:
+      'This key was first sent with another body. The first request and its response are unchanged. Send the original body to get its response again, or choose a new key for a new order.',
+  },
+  'request-in-progress': {
+    ...idempotencyProblems['request-in-progress'],
+    explanation:
+      'A request with this key and this body is in flight. Repeat it after the time in Retry-After, and you get its response.',
+  },
+  'body-too-large': {
+    status: 413,
+    title: 'The body is too large',
+    explanation: 'An order is small. The detail names the limit in bytes.',
+  },
+  'unsupported-media-type': {
+    status: 415,
+    title: 'The body is not application/json',
+    explanation:
+      'Send the order as JSON, with Content-Type: application/json and without a Content-Encoding.',
+  },
+  'rate-limit-exceeded': {
+    status: 429,
+    title: 'Too many requests',
+    explanation:
+      'Each client may send a limited number of requests in a window of time; repeats count too. Wait for the seconds in Retry-After, then repeat with the same Idempotency-Key.',
+  },
+  'headers-too-large': {
+    status: 431,
+    title: 'The headers are too large',
+    explanation: 'The headers of the request are larger than the service accepts.',
+  },
+  'internal-error': {
+    status: 500,
+    title: 'The service failed',
+    explanation:
+      'The order may exist or not, but it cannot be created twice: repeat the request with the same Idempotency-Key.',
+  },
+  overloaded: {
+    status: 503,
+    title: 'The service is overloaded',
+    explanation:
+      'The service has more requests than it can handle in time. Repeat with the same Idempotency-Key after the seconds in Retry-After.',
+  },
+  'shutting-down': {
+    status: 503,
+    title: 'This instance is shutting down',
+    explanation:
+      'Repeat with the same Idempotency-Key after the seconds in Retry-After; another instance, or this one after its restart, will respond.',
+  },
+} as const satisfies Record<string, { status: number; title: string; explanation: string }>
+
+export type ProblemCode = keyof typeof PROBLEMS
+
+export const PROBLEM_CODES = Object.keys(PROBLEMS) as ProblemCode[]
+
+/** The path of the pages that explain problems: the `type` of a problem is this with its code. */
+export const PROBLEMS_PATH = '/problems/'
+
+/** RFC 9110 §11.6.1 asks a 401 to name the scheme; ours is not registered, so it names itself. */
+const CHALLENGE = { headers: { 'www-authenticate': 'HMAC-SHA256 header="X-Signature"' } }
+const RETRY_AFTER = { headers: { 'retry-after': String(RETRY_AFTER_SECONDS) } }
+
+const create = (code: ProblemCode, detail: string, options?: ProblemOptions) =>
+  new Problem(code, PROBLEMS[code], detail, options)
+
+/** The problems of the service itself; those of keys are the package's. */
+export const problems = {
+  badRequest: (detail: string) => create('bad-request', detail),
+  hostHeader: () => problems.badRequest('Host must be sent exactly once.'),
+  malformedHttp: () => problems.badRequest('The request is not well-formed HTTP/1.1.'),
+  invalidBody: (errors: FieldError[]) => {
+    const sentences = errors.map(({ field, message }) => `${field} ${message}`)
+    return create('invalid-body', `${sentences.join('; ')}.`, { errors })
+  },
+  signatureMissing: () => create('signature-missing', 'X-Signature is required.', CHALLENGE),
+  signatureInvalid: () =>
+    create(
+      'signature-invalid',
+      'X-Signature must be the HMAC-SHA256 of the exact body bytes, as 64 hex digits.',
+      CHALLENGE,
+    ),
+  notFound: (path: string) => create('not-found', `There is nothing at ${path}.`),
+  methodNotAllowed: (path: string, method: string, allow: string) =>
+    create('method-not-allowed', `${path} takes ${allow}, not ${method}.`, { headers: { allow } }),
+  requestTimeout: () => create('request-timeout', 'The request did not arrive in time.'),
+  bodyTooLarge: (maxBytes: number) =>
+    create('body-too-large', `The body must not be larger than ${maxBytes} bytes.`),
+  contentType: () => create('unsupported-media-type', 'Content-Type must be application/json.'),
+  contentEncoding: () =>
+    create('unsupported-media-type', 'The body must have no Content-Encoding.'),
+  /** @param waitSeconds until the window ends */
+  rateLimitExceeded: (rule: string, waitSeconds: number) => {
+    const seconds = Math.max(1, waitSeconds)
+    const headers = { 'retry-after': String(seconds) }
+    return create('rate-limit-exceeded', `${rule}; wait ${seconds} s.`, { headers })
+  },
+  headersTooLarge: () =>
+    create('headers-too-large', `The headers must not be larger than ${MAX_HEADER_BYTES} bytes.`),
+  internalError: () =>
+    create(
+      'internal-error',
+      'The request could not be completed. It is safe to repeat it.',
+      RETRY_AFTER,
+    ),
+  overloaded: () =>
+    create('overloaded', 'There are more requests than can be handled in time.', RETRY_AFTER),
+  shuttingDown: () =>
+    create('shutting-down', 'This instance accepts no new requests.', RETRY_AFTER),
+}

@@ -1,0 +1,33 @@
+/** Time limits and sizes that depend on each other. test/limits.test.ts checks their sums. */
+
+/** How long one query to Postgres may take, its second attempt after a lost connection included. */
+export const QUERY_TIMEOUT_MS = 3_000
+
+/** A request runs at most three: the look-up of a duplicate, the insert, the look-up of its row. */
+export const MAX_QUERIES_PER_REQUEST = 3
+
+/** How long one call to Redis may take: then the request goes on without it. */
+export const REDIS_COMMAND_TIMEOUT_MS = 200
+
+/** From SIGTERM until the process ends, whatever is still open. Docker kills after 10 s, too. */
+export const SHUTDOWN_TIMEOUT_MS = 10_000
+
+/** Its parts, one after the other. */
+/** Requests in flight may finish; then their connections are closed, so that the stores can close. */
+export const FORCE_CLOSE_AFTER_MS = 7_000
+export const REDIS_CLOSE_TIMEOUT_MS = REDIS_COMMAND_TIMEOUT_MS
+export const POSTGRES_CLOSE_TIMEOUT_MS = 1_000
+/** Spans that are not sent by then are dropped. */
+export const TRACES_FLUSH_TIMEOUT_MS = 1_000
+
+/** How long a client may take to send one request: a small body on a slow line, not a slow attack. */
+export const REQUEST_TIMEOUT_MS = 15_000
+
+/** Headers are small. */
+export const HEADERS_TIMEOUT_MS = 10_000
+
+/** The size of all headers of a request, in bytes: Node's default, set so that it stays. */
+export const MAX_HEADER_BYTES = 16_384
+
+/** Most failures are over within a second: the least that the header can say. */
+export const RETRY_AFTER_SECONDS = 1

@@ -1,0 +1,21 @@
+/** The log: JSON lines; on a terminal, lines for a person. */
+import cluster from 'node:cluster'
+import { type Logger, pino } from 'pino'
+import type { Settings } from './settings.ts'
+
+export async function createLogger({ logLevel }: Pick<Settings, 'logLevel'>): Promise<Logger> {
+  const options = {
+    level: logLevel,
+    base: cluster.isWorker ? { pid: process.pid } : null,
+    serializers: { err: describeError },
+  }
+  if (!process.stdout.isTTY) return pino(options)
+  const { default: pretty } = await import('pino-pretty')
+  return pino(options, pretty({ translateTime: 'HH:MM:ss', sync: true }))
+}
+
+/** Leaves out what drivers attach to their errors: it quotes rows and parameters. */
+function describeError(error: Error & { code?: string }) {
+  const { name, message, code, stack } = error
+  return { type: name, message, code, stack }
+}

@@ -1,0 +1,32 @@
+/** `GET /metrics` on a port of its own. */
+import { fastify, LogController } from 'fastify'
+import { fastifyPlugin } from 'fastify-plugin'
+import { errorHandler } from '../http/error-handler.ts'
+import { listen } from '../http/listen.ts'
+import { methodNotAllowed } from '../http/method-not-allowed.ts'
+import { metricsRoute } from './metrics-route.ts'
+
+/**
+ * Serves the metrics, and nothing else, until the app closes.
+ *
+ * @throws {StartError} if the port cannot be listened on
+ */
+export const metricsServer = fastifyPlugin(
+  async (app, options: { host: string; port: number; readMetrics: () => Promise<string> }) => {
+    const { host, port, readMetrics } = options
+    const server = fastify({
+      loggerInstance: app.log,
+      logController: new LogController({ disableRequestLogging: true }),
+    })
+    app.addHook('onClose', () => server.close())
+    await server.register(errorHandler)
+    await server.register(methodNotAllowed)
+    await server.register(metricsRoute, { readMetrics })
+    server.refuseOtherMethods()
+    await listen(server, {
+      ...{ host, port, portSetting: 'METRICS_PORT' },
+      listenTextResolver: (address) => `metrics are served at ${address}/metrics`,
+    })
+  },
+  { name: 'metrics-server' },
+)

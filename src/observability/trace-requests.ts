@@ -1,0 +1,53 @@
+/** A span for each request, by @fastify/otel. */
+import { FastifyOtelInstrumentation } from '@fastify/otel'
+import { context, type Span, SpanStatusCode } from '@opentelemetry/api'
+import type { FastifyRequest } from 'fastify'
+import { fastifyPlugin } from 'fastify-plugin'
+import { getPath } from '../http/error-handler.ts'
+
+/**
+ * Gives each request a span, which continues the trace of its `traceparent` (W3C Trace Context), and its
+ * log lines the ids of the span. Register it before the routes.
+ */
+export const traceRequests = fastifyPlugin(async (app) => {
+  // A route that is not worth a log line is not worth a trace.
+  app.addHook('onRoute', (route) => {
+    if (route.logLevel === 'warn') route.config = { ...route.config, otel: false }
+  })
+
+  const instrumentation = new FastifyOtelInstrumentation({
+    instrumentHooks: false,
+    instrumentHandler: false,
+    recordExceptions: false,
+    requestHook: describeRequest,
+    // The handler of unknown paths has a span all the same, named after every plugin.
+    lifecycleHook: (span, { hookName }) => span.updateName(hookName),
+  })
+  await app.register(instrumentation.plugin())
+
+  // After the body is read, hooks run in the context of the connection, not of the request.
+  app.addHook('preHandler', (request, _reply, done) => {
+    const { context: current } = request.opentelemetry()
+    if (current) context.with(current, done)
+    else done()
+  })
+
+  app.addHook('onSend', (request, reply, _payload, done) => {
+    const { span } = request.opentelemetry()
+    const outcome = request.idempotency?.outcome
+    if (outcome) span?.setAttribute('idempotency.outcome', outcome)
+    // A refusal is not a failure; and the message of a failure may quote a value.
+    span?.setStatus({ code: reply.statusCode < 500 ? SpanStatusCode.OK : SpanStatusCode.ERROR })
+    done()
+  })
+})
+
+function describeRequest(span: Span, request: FastifyRequest): void {
+  const { method, routeOptions } = request
+  span.updateName(routeOptions.url ? `${method} ${routeOptions.url}` : method)
+  span.setAttribute('url.path', getPath(request)) // by default with the query
+  const { traceId, spanId } = span.spanContext()
+  if ('setBindings' in request.log && typeof request.log.setBindings === 'function') {
+    request.log.setBindings({ trace_id: traceId, span_id: spanId })
+  }
+}

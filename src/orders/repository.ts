@@ -1,0 +1,214 @@
+/** The orders in Postgres. */
+import { randomUUID } from 'node:crypto'
+import { Batcher, ConcurrencyLimit } from '@order-once/idempotency/batching'
+import { fastifyPlugin } from 'fastify-plugin'
+import postgres from 'postgres'
+import type { PostgresPool } from '../stores/postgres-pool.ts'
+import { FIELD_NAMES, NewOrder } from './schema.ts'
+import { orders } from './table.ts'
+import { traceOrders } from './trace-repository.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    orders: OrdersRepository
+  }
+}
+
+/** An order as the table keeps it; `created_at` in ms since 1970. */
+export type Order = NewOrder & {
+  id: string
+  idempotency_key: string
+  request_fingerprint: string
+  created_at: number
+}
+
+/** An order to insert: its fields, its key and the fingerprint of its request. */
+export type OrderToInsert = Omit<Order, 'id' | 'created_at'>
+
+export interface OrdersRepository {
+  /**
+   * Inserts the order, unless its key has an order already.
+   *
+   * @returns the order of the key, and whether this call inserted it
+   * @throws if Postgres fails or does not respond in time; the order may then exist or not
+   */
+  insertOnce(order: OrderToInsert): Promise<{ order: Order; inserted: boolean }>
+  /** @throws if Postgres fails or does not respond in time */
+  findByKey(key: string): Promise<Order | undefined>
+  /** How many orders wait for an insert, and how many may. */
+  queue(): { waiting: number; limit: number }
+}
+
+export interface RepositoryOptions {
+  /** how many orders one statement inserts at most; 1: each has a statement of its own */
+  maxBatch: number
+  /** called with the number of orders of each insert */
+  onBatch?: (size: number) => void
+  /** called for each row that belongs to another query, before the error is thrown */
+  onRowMismatch?: () => void
+}
+
+/** Postgres or its driver returned a row that was not asked for. */
+export class RowMismatchError extends Error {
+  override name = 'RowMismatchError'
+}
+
+/** Until clients have names of their own, all are one: the default of the column. */
+const CLIENT_ID = 'default'
+
+/** A key can be released between the refused insert and the look-up of its row, but hardly twice. */
+const MAX_ATTEMPTS = 3
+
+/** While Postgres runs one batch, this process prepares the next; more would only be smaller. */
+const MAX_BATCHES_IN_FLIGHT = 2
+/** As many single rows as the pool has connections. */
+const MAX_ROWS_IN_FLIGHT = 10
+
+/** All that wait are sent when those in flight return: none waits longer than one query may take. */
+const MAX_BATCHES_WAITING = MAX_BATCHES_IN_FLIGHT
+/** The least that may wait, however small the batches: what Postgres inserts in about half a second. */
+const MIN_ROWS_WAITING = 1_000
+
+const INSERTED_COLUMNS = [
+  'id',
+  ...FIELD_NAMES,
+  'idempotency_key',
+  'request_fingerprint',
+] as const satisfies (keyof typeof orders.$inferSelect)[]
+
+const CREATED_AT_MS = '(extract(epoch from created_at) * 1000)::float8 as created_at'
+
+/** One text for any number of rows, so that Postgres prepares it once. */
+const INSERT_ROWS = `
+  insert into public.orders (${INSERTED_COLUMNS.join(', ')})
+  select ${INSERTED_COLUMNS.join(', ')}
+  from json_to_recordset($1::text::json) as new (
+    ${INSERTED_COLUMNS.map((name) => `${name} ${orders[name].getSQLType()}`).join(', ')}
+  )
+  on conflict (client_id, idempotency_key) do nothing
+  returning id, ${CREATED_AT_MS}`
+
+const FIND_BY_KEY = `
+  select ${INSERTED_COLUMNS.join(', ')}, ${CREATED_AT_MS} from public.orders
+  where client_id = '${CLIENT_ID}' and idempotency_key = $1`
+
+type NewRow = Omit<Order, 'created_at'>
+
+/**
+ * Creates the repository. Orders that arrive while inserts are in flight are collected, and inserted by
+ * one statement.
+ */
+export function createOrdersRepository(
+  pool: Pick<PostgresPool, 'query'>,
+  { maxBatch, onBatch, onRowMismatch }: RepositoryOptions,
+): OrdersRepository {
+  const inserts = new Batcher<NewRow, number | undefined>({
+    send: insertRows,
+    maxItems: maxBatch,
+    limit: new ConcurrencyLimit(maxBatch === 1 ? MAX_ROWS_IN_FLIGHT : MAX_BATCHES_IN_FLIGHT),
+    maxWaiting: Math.max(MIN_ROWS_WAITING, MAX_BATCHES_WAITING * maxBatch),
+    onBatch,
+  })
+
+  /** @returns for each row when it was inserted, in ms since 1970; undefined if its key was taken */
+  async function insertRows(
+    rows: NewRow[],
+  ): Promise<(number | undefined | Promise<number | undefined>)[]> {
+    try {
+      const inserted = await insert(rows)
+      return rows.map(({ id }) => inserted.get(id))
+    } catch (error) {
+      if (rows.length === 1 || !mayConcernOneRow(error)) throw error
+      return rows.map(async (row) => (await insert([row])).get(row.id))
+    }
+  }
+
+  /** @returns when each row was inserted, by id */
+  async function insert(rows: NewRow[]): Promise<Map<string, number>> {
+    // Two statements with the same keys in different orders would deadlock.
+    const sorted = rows.toSorted((a, b) => (a.idempotency_key < b.idempotency_key ? -1 : 1))
+    const inserted = await pool.query(INSERT_ROWS, [JSON.stringify(sorted)])
+    const createdAt = new Map(inserted.map((row) => [String(row.id), Number(row.created_at)]))
+    const ids = new Set(rows.map(({ id }) => id))
+    for (const id of createdAt.keys()) checkRow(ids.has(id))
+    return createdAt
+  }
+
+  async function findByKey(key: string): Promise<Order | undefined> {
+    const [row] = await pool.query(FIND_BY_KEY, [key])
+    if (row === undefined) return undefined
+    checkRow(row.idempotency_key === key)
+    return parseRow(row)
+  }
+
+  /** @throws {RowMismatchError} if the row is not the one that was asked for */
+  function checkRow(isExpected: boolean): void {
+    if (isExpected) return
+    onRowMismatch?.()
+    throw new RowMismatchError('Postgres returned a row that was not asked for')
+  }
+
+  return {
+    findByKey,
+    queue: () => inserts.queue,
+
+    async insertOnce(order) {
+      const row = { id: createId(), ...order }
+      for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
+        const createdAt = await inserts.add(row)
+        if (createdAt !== undefined) {
+          return { order: { ...row, created_at: createdAt }, inserted: true }
+        }
+        const existing = await findByKey(order.idempotency_key)
+        if (existing) return { order: existing, inserted: existing.id === row.id }
+      }
+      throw new Error(`the key was taken and released ${MAX_ATTEMPTS} times`)
+    },
+  }
+}
+
+/** Decorates the app with `orders`, the repository on `app.postgres`. */
+export const ordersRepository = fastifyPlugin(
+  async (
+    app,
+    options: { maxBatch: number; wrap?: (orders: OrdersRepository) => OrdersRepository },
+  ) => {
+    const { maxBatch, wrap = (orders) => orders } = options
+    const repository = createOrdersRepository(app.postgres, {
+      maxBatch,
+      onBatch: app.metrics.countInsert,
+      onRowMismatch: app.metrics.countRowMismatch,
+    })
+    app.decorate('orders', wrap(app.tracer ? traceOrders(repository, app.tracer) : repository))
+  },
+  { name: 'orders-repository', dependencies: ['metrics', 'postgres'] },
+)
+
+/**
+ * Creates a UUID of version 7 (RFC 9562 §5.7): the time in ms, then the random digits of one of version
+ * 4, of which Node makes many at a time.
+ */
+function createId(): string {
+  const time = Date.now().toString(16).padStart(12, '0')
+  return `${time.slice(0, 8)}-${time.slice(8)}-7${randomUUID().slice(15)}`
+}
+
+/** The fields that Postgres returns as text although they are numbers: `numeric` is exact. */
+const NUMERIC_FIELDS = FIELD_NAMES.filter((name) => NewOrder.properties[name].type === 'number')
+
+/** Reads a row of the table. A field that is null was not sent. */
+function parseRow(row: Record<string, unknown>): Order {
+  const order = { ...row }
+  for (const name of NUMERIC_FIELDS) if (row[name] !== null) order[name] = Number(row[name])
+  for (const name of FIELD_NAMES) if (row[name] === null) delete order[name]
+  return order as Order
+}
+
+/** SQLSTATE classes of errors that one row causes: data exception, constraint violation. */
+const ROW_ERROR_CLASSES = ['22', '23']
+
+function mayConcernOneRow(error: unknown): boolean {
+  return (
+    error instanceof postgres.PostgresError && ROW_ERROR_CLASSES.includes(error.code.slice(0, 2))
+  )
+}

@@ -1,0 +1,75 @@
+/** The fields of an order: everything else about them follows from here. */
+import Type, { type Static } from 'typebox'
+
+/** 15 significant digits, as many as a double carries exactly; the column is `numeric(15,4)`. */
+export const MAX_AMOUNT = 99_999_999_999.9999
+const AMOUNT_DECIMALS = 4
+
+/** Not blank, no NUL (Postgres has none in text), no lone surrogate (UTF-8 has none). */
+const TEXT_PATTERN = '^(?!\\s*$)[^\\u0000\\uD800-\\uDFFF]*$'
+
+const Text = () =>
+  Type.String({
+    minLength: 1,
+    maxLength: 255,
+    pattern: TEXT_PATTERN,
+    description: 'a string of 1 to 255 characters, not blank, of well-formed Unicode without NUL',
+  })
+
+/**
+ * What a client sends. Each `description` is the rule as an error message states it: "<field> must
+ * be …". A new field is added here and in table.ts: see CONTRIBUTING.md.
+ */
+export const NewOrder = Type.Object(
+  {
+    user_id: Text(),
+    item: Text(),
+    amount: Type.Number({
+      exclusiveMinimum: 0,
+      maximum: MAX_AMOUNT,
+      maxDecimals: AMOUNT_DECIMALS,
+      description: `a number greater than 0, at most ${MAX_AMOUNT}, with at most ${AMOUNT_DECIMALS} decimals`,
+    }),
+  },
+  {
+    additionalProperties: false,
+    description: 'a JSON object with exactly user_id, item and amount',
+    examples: [{ user_id: 'user-1', item: 'book', amount: 500 }],
+  },
+)
+
+export type NewOrder = Static<typeof NewOrder>
+export type FieldName = keyof NewOrder
+
+/** The names of the fields, in the order in which a response has them. */
+export const FIELD_NAMES = Object.keys(NewOrder.properties) as FieldName[]
+
+/** RFC 8785 §3.2.3 sorts by UTF-16 code units, as `sort` does. */
+const SORTED_FIELD_NAMES = FIELD_NAMES.toSorted()
+
+/**
+ * Formats an order as canonical JSON (RFC 8785): the members sorted, strings and numbers as
+ * `JSON.stringify` writes them. This holds for fields that are strings, numbers or booleans, which a
+ * test checks.
+ */
+export function canonicalizeOrder(order: NewOrder): string {
+  return JSON.stringify(order, SORTED_FIELD_NAMES)
+}
+
+/** The Ajv keyword `maxDecimals`: how many decimals a number may have. */
+export const maxDecimalsKeyword = {
+  keyword: 'maxDecimals',
+  type: 'number',
+  schemaType: 'number',
+  validate: (decimals: number, value: number) => hasAtMostDecimals(value, decimals),
+} as const
+
+/**
+ * Whether the double is the nearest one to a number with so many decimals. (JSON Schema's
+ * `multipleOf: 0.0001` divides in floating point and refuses 0.0007.) Exact as long as
+ * `value * 10 ** decimals` stays below 2 ** 53.
+ */
+function hasAtMostDecimals(value: number, decimals: number): boolean {
+  const scale = 10 ** decimals
+  return Math.round(value * scale) / scale === value
+}

@@ -1,0 +1,116 @@
+/** One process of the service: builds the app, listens, and closes it in the end. */
+import cluster from 'node:cluster'
+import closeWithGrace from 'close-with-grace'
+import type { FastifyInstance } from 'fastify'
+import type { Logger } from 'pino'
+import { buildApp } from './app.ts'
+import { scheduledCleanUp } from './clean-up.ts'
+import { buildPrimary, onCloseRequest, reportStartFailure, storesOfPrimary } from './cluster.ts'
+import { listen } from './http/listen.ts'
+import { SHUTDOWN_TIMEOUT_MS } from './limits.ts'
+import { createLogger } from './logger.ts'
+import { metricsServer } from './observability/metrics-server.ts'
+import { countWorkers, isProduction, readSettings, type Settings } from './settings.ts'
+import { StartError } from './start-error.ts'
+
+/**
+ * Serves requests until a signal ends it: in this process, or in `WORKERS` further ones.
+ *
+ * @throws {StartError} if the service cannot start; in a worker, the primary throws it
+ */
+export async function serve(): Promise<void> {
+  const settings = readSettings()
+  const logger = await createLogger(settings)
+  const starting = startProcess(settings, logger)
+  // The processes of one service close together, and their primary logs it for all of them.
+  const level = cluster.isWorker ? 'debug' : 'info'
+  const grace = closeWithGrace({ delay: SHUTDOWN_TIMEOUT_MS, logger }, async ({ signal, err }) => {
+    if (err) logger.fatal({ err }, 'closing after an unexpected error')
+    else logger[level](`closing on ${signal ?? 'request'}: finishing the requests in flight`)
+    const app = await starting
+    await app.close()
+    logger[level]('closed')
+  })
+  if (cluster.isWorker) onCloseRequest(grace.close)
+  try {
+    await starting
+  } catch (error) {
+    if (!cluster.isWorker || !(error instanceof StartError)) throw error
+    reportStartFailure(error.message)
+  }
+}
+
+function startProcess(settings: Settings, logger: Logger): Promise<FastifyInstance> {
+  if (cluster.isWorker) return startWorker(settings, logger)
+  return countWorkers(settings) === 1
+    ? startSingle(settings, logger)
+    : startPrimary(settings, logger)
+}
+
+async function startSingle(settings: Settings, logger: Logger): Promise<FastifyInstance> {
+  const app = await buildApp(settings, logger)
+  return closeOnFailure(app, async () => {
+    await registerMaintenance(app, settings, app.metrics.read)
+    await listen(app, {
+      ...{ host: settings.host, port: settings.port, portSetting: 'PORT' },
+      listenTextResolver: (address) => `order-once listens on ${address}`,
+    })
+    logFirstSteps(app, settings)
+  })
+}
+
+/** The process that starts the workers and serves no orders itself. */
+async function startPrimary(settings: Settings, logger: Logger): Promise<FastifyInstance> {
+  const { app, readMetrics, startWorkers } = await buildPrimary(settings, logger)
+  return closeOnFailure(app, async () => {
+    await registerMaintenance(app, settings, readMetrics)
+    await startWorkers()
+    logFirstSteps(app, settings)
+  })
+}
+
+/** One of several processes, whose primary has prepared the stores. */
+async function startWorker(settings: Settings, logger: Logger): Promise<FastifyInstance> {
+  const app = await buildApp(settings, logger, { stores: storesOfPrimary(settings) })
+  return closeOnFailure(app, () =>
+    listen(app, {
+      ...{ host: settings.host, port: settings.port, portSetting: 'PORT' },
+      listenTextResolver: (address) => `ready at ${address}`,
+    }),
+  )
+}
+
+/** What one process of a service does for all of them. */
+async function registerMaintenance(
+  app: FastifyInstance,
+  settings: Settings,
+  readMetrics: () => Promise<string>,
+): Promise<void> {
+  const { host, metricsPort: port } = settings
+  if (port !== undefined) await app.register(metricsServer, { host, port, readMetrics })
+  await app.register(scheduledCleanUp, settings)
+}
+
+async function closeOnFailure(
+  app: FastifyInstance,
+  start: () => Promise<void>,
+): Promise<FastifyInstance> {
+  try {
+    await start()
+    return app
+  } catch (error) {
+    await app.close()
+    throw error
+  }
+}
+
+/** In development: what a newcomer types next. */
+function logFirstSteps(app: FastifyInstance, settings: Settings): void {
+  if (isProduction(settings)) return
+  const { port, docs } = settings
+  const url = port === 8080 ? '' : ` --url http://127.0.0.1:${port}`
+  const command = `npm run order -- --item tea --amount 3${url}`
+  app.log.info(
+    `to try it, ${docs === 'on' ? 'open it in a browser, or ' : ''}in another terminal: ${command}`,
+  )
+}

@@ -1,0 +1,87 @@
+/** Checks whether the stores respond. */
+import { withDeadline } from '@order-once/idempotency/batching'
+import type { FastifyInstance } from 'fastify'
+import { fastifyPlugin } from 'fastify-plugin'
+import type { PostgresPool } from './postgres-pool.ts'
+import type { RedisConnection } from './redis.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    checkStores: CheckStores
+  }
+}
+
+export interface StoreStates {
+  postgres: 'up' | 'down'
+  /** `none`: the service runs without one */
+  redis: 'up' | 'down' | 'none'
+}
+
+/** Returns states that are at most about a second old; it never rejects. */
+export type CheckStores = () => Promise<StoreStates>
+
+/** Long enough for a busy Postgres, and shorter than the time-out of a probe. */
+const POSTGRES_CHECK_TIMEOUT_MS = 1_000
+
+/** However many probes there are, the stores are checked once in this time. */
+const MAX_AGE_MS = 1_000
+
+/** Creates a check of a process's connections. */
+export function createStoreCheck({
+  postgres,
+  redis,
+}: Pick<FastifyInstance, 'postgres' | 'redis'>): CheckStores {
+  let latest: Promise<StoreStates> | undefined
+  let checkedAt = 0
+
+  async function check(): Promise<StoreStates> {
+    const [isPostgresUp, isRedisUp] = await Promise.all([
+      succeeds(() => checkPostgres(postgres)),
+      redis && succeeds(() => checkRedis(redis)),
+    ])
+    return {
+      postgres: isPostgresUp ? 'up' : 'down',
+      redis: isRedisUp === undefined ? 'none' : isRedisUp ? 'up' : 'down',
+    }
+  }
+
+  return () => {
+    if (latest === undefined || performance.now() - checkedAt >= MAX_AGE_MS) {
+      checkedAt = performance.now()
+      latest = check()
+    }
+    return latest
+  }
+}
+
+async function checkPostgres(pool: PostgresPool): Promise<void> {
+  // Under load, when one more query would wait longest, orders have had a response just now.
+  if (performance.now() - pool.load().respondedAt < MAX_AGE_MS) return
+  const query = pool.query('select 1')
+  await withDeadline(query, POSTGRES_CHECK_TIMEOUT_MS, 'Postgres did not respond')
+}
+
+/**
+ * Writes a key: a Redis that is full, or a replica, refuses that. It goes through the circuit breaker,
+ * so that a Redis whose circuit is open is used again even while no orders come.
+ */
+async function checkRedis({ runCall, client }: RedisConnection): Promise<void> {
+  await runCall(() => client.set('order-once:health', '1', 'PX', MAX_AGE_MS))
+}
+
+async function succeeds(act: () => Promise<void>): Promise<boolean> {
+  try {
+    await act()
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** Decorates the app with `checkStores`. */
+export const storeCheck = fastifyPlugin(
+  async (app) => {
+    app.decorate('checkStores', createStoreCheck(app))
+  },
+  { name: 'store-check', dependencies: ['postgres', 'redis'] },
+)

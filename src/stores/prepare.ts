@@ -1,0 +1,82 @@
+/** Finds the stores of the service, starts the embedded ones, and applies migrations. */
+import type { FastifyBaseLogger } from 'fastify'
+import { fastifyPlugin } from 'fastify-plugin'
+import type { Settings } from '../settings.ts'
+import { locateStores } from './locate.ts'
+import { migrateDatabase } from './migrate.ts'
+import { urlWithoutCredentials } from './postgres-connection.ts'
+import { waitForPostgres } from './postgres-session.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    stores: Stores
+  }
+}
+
+/** Where the stores are, ready for connections. */
+export interface Stores {
+  databaseUrl: string
+  /** undefined: there is no Redis */
+  redisUrl: string | undefined
+  /** whether the database is the embedded one */
+  isEmbedded: boolean
+}
+
+/**
+ * Finds the stores that the settings name; in development without any, those of `docker-compose.yml` if
+ * they respond, else starts the embedded ones. Applies pending migrations.
+ *
+ * @returns the stores, and a function that stops the embedded database if there is one
+ * @throws {StartError} if a store that is needed does not respond
+ */
+export async function prepareStores(
+  settings: Settings,
+  log: FastifyBaseLogger,
+): Promise<{ stores: Stores; close: () => Promise<void> }> {
+  const { databaseUrl, redisUrl, reason } = await locateStores(settings)
+  let url = databaseUrl
+  let close = async () => {}
+  try {
+    if (url === undefined) {
+      // Loaded only where it is used: production installs need not have it.
+      const { startEmbeddedPostgres } = await import('./embedded/postgres.ts')
+      const embedded = await startEmbeddedPostgres(settings.dataDir, () => {
+        // Thrown uncaught on purpose: close-with-grace shuts down, the supervisor restarts.
+        throw new Error('the embedded Postgres has ended')
+      })
+      close = () => embedded.stop()
+      url = embedded.url
+      log.info(`orders are kept in an embedded Postgres in ${embedded.directory} (${reason})`)
+    } else {
+      await waitForPostgres(url)
+      log.info(`orders are kept in Postgres at ${urlWithoutCredentials(url)} (${reason})`)
+    }
+    await migrateDatabase(url)
+  } catch (error) {
+    await close()
+    throw error
+  }
+  const place = redisUrl
+    ? `Redis at ${urlWithoutCredentials(redisUrl)}`
+    : 'the memory of this process'
+  log.info(`rate-limit counters are kept in ${place} (${reason})`)
+  return { stores: { databaseUrl: url, redisUrl, isEmbedded: databaseUrl === undefined }, close }
+}
+
+/**
+ * Decorates the app with `stores`.
+ *
+ * @param options `prepared`: stores that another process has prepared; without them, this one does
+ */
+export const stores = fastifyPlugin(
+  async (app, { settings, prepared }: { settings: Settings; prepared: Stores | undefined }) => {
+    if (prepared) {
+      app.decorate('stores', prepared)
+      return
+    }
+    const { stores, close } = await prepareStores(settings, app.log)
+    app.decorate('stores', stores)
+    app.addHook('onClose', close)
+  },
+  { name: 'stores' },
+)

@@ -1,0 +1,111 @@
+import { Validator } from '@seriousme/openapi-schema-validator'
+import { describe, expect, test } from 'vitest'
+import { PROBLEMS } from '../../src/http/problems.ts'
+import { get, send } from '../support/client.ts'
+import { startService } from '../support/service.ts'
+
+/** The statuses of the contract. */
+const STATUSES = [201, 400, 401, 404, 405, 408, 409, 413, 415, 429, 431, 500, 503]
+
+async function createOrder(env: Record<string, string> = {}) {
+  const { port } = await startService({ env })
+  return (await get(port, '/openapi.json')).json.paths['/orders'].post
+}
+
+describe('the OpenAPI document', () => {
+  test.each(['409', '422'])('is valid, with %s for a key of another body', async (status) => {
+    const { port } = await startService({ env: { IDEMPOTENCY_MISMATCH_STATUS: status } })
+    const reply = await get(port, '/openapi.json')
+    expect(reply.headers['content-type']).toBe('application/json; charset=utf-8')
+    expect(await new Validator().validate(reply.json)).toEqual({ valid: true })
+    expect(reply.json.openapi).toMatch(/^3\.1\./)
+  })
+
+  test('has every status of the contract, and no other, with an example', async () => {
+    const { responses } = await createOrder()
+    expect(Object.keys(responses).map(Number)).toEqual(STATUSES)
+    for (const status of STATUSES) {
+      const [content] = Object.values(responses[status].content) as [{ examples: object }]
+      expect(content.examples).not.toEqual({})
+    }
+  })
+
+  test('has an example of each problem that an order can meet', async () => {
+    const { responses } = await createOrder()
+    for (const [code, { status, title }] of Object.entries(PROBLEMS)) {
+      if (code === 'store-unavailable') continue // of other routes behind the plugin
+      const { examples } = responses[status].content['application/problem+json']
+      expect(examples[code].value).toMatchObject({ type: `/problems/${code}`, code, status, title })
+      expect(examples[code].value.detail).not.toBe('')
+    }
+    const { errors } =
+      responses[400].content['application/problem+json'].examples['invalid-body'].value
+    expect(errors).not.toHaveLength(0)
+  })
+
+  test('has 422 only if the service answers it', async () => {
+    const { responses } = await createOrder({ IDEMPOTENCY_MISMATCH_STATUS: '422' })
+    const codesOf = (status: number) =>
+      Object.keys(responses[status].content['application/problem+json'].examples)
+    expect(codesOf(422)).toEqual(['idempotency-key-reused'])
+    expect(codesOf(409)).toEqual(['request-in-progress'])
+  })
+
+  test('tells the headers and the signature, which the pipeline checks in its own order', async () => {
+    const { parameters, security } = await createOrder()
+    expect(parameters).toContainEqual(
+      expect.objectContaining({ in: 'header', name: 'Idempotency-Key', required: true }),
+    )
+    expect(security).toEqual([{ signature: [] }])
+    const { port } = await startService()
+    expect((await send(port, { key: null, body: '{', signature: null })).json.code).toBe(
+      'signature-missing',
+    )
+    expect((await send(port, { key: null, body: '{' })).json).toMatchObject({
+      code: 'invalid-body',
+      errors: [{ field: 'body', message: 'must be JSON' }],
+    })
+    expect((await send(port, { key: null })).json.code).toBe('idempotency-key-missing')
+  })
+
+  test('has a pattern of keys that is the rule', async () => {
+    const { parameters } = await createOrder()
+    const { schema } = parameters.find(({ name }: { name: string }) => name === 'Idempotency-Key')
+    const pattern = new RegExp(schema.pattern, 'u')
+    for (const key of ['a', '!', '~', '[key]', '"key-001"', 'k'.repeat(255)]) {
+      expect(key).toMatch(pattern)
+    }
+    for (const key of ['', '""', 'a b', 'a,b', 'a\\b', 'a"b', '"a', 'ä', 'k'.repeat(256)]) {
+      expect(key).not.toMatch(pattern)
+    }
+  })
+
+  test('has an example of an order that the service takes, and of its answer', async () => {
+    const { requestBody, responses } = await createOrder()
+    const { port } = await startService()
+    const { status, json } = await send(port, {
+      body: requestBody.content['application/json'].example,
+    })
+    expect(status).toBe(201)
+    const { order } = responses[201].content['application/json'].examples.order.value
+    expect(Object.keys(order)).toEqual(Object.keys(json.order))
+    const { schema } = responses[201].content['application/json']
+    expect(Object.keys(schema.properties.order.properties)).toEqual(Object.keys(json.order))
+  })
+
+  test('has the routes of the contract, and not those of the pages', async () => {
+    const { port } = await startService()
+    const { paths } = (await get(port, '/openapi.json')).json
+    expect(Object.keys(paths)).toEqual(expect.arrayContaining(['/orders', '/problems/{code}']))
+    expect(Object.keys(paths)).not.toContain('/docs')
+    expect(Object.keys(paths['/orders'])).toEqual(['post'])
+  })
+
+  test('is not there with DOCS=off', async () => {
+    const { port } = await startService({ env: { DOCS: 'off' } })
+    expect(await get(port, '/openapi.json')).toMatchObject({
+      status: 404,
+      json: { code: 'not-found' },
+    })
+  })
+})

@@ -1,0 +1,121 @@
+import { expect, test } from 'vitest'
+import { freePort } from '../../src/stores/embedded/free-port.ts'
+import { get, newKey, send, sendAll } from '../support/client.ts'
+import { type ServiceProcess, spawnService, startProcess } from '../support/process.ts'
+import { hasPromtool, promtool } from '../support/promtool.ts'
+import { scrape } from '../support/scrape.ts'
+import { emptyDatabase } from '../support/stores.ts'
+import { until } from '../support/until.ts'
+
+const MADE = { route: '/orders', status: '201' }
+
+/** Starts the service in two processes, with its metrics on the public port unless told otherwise. */
+async function startTwo(env: Record<string, string> = {}) {
+  const { url } = await emptyDatabase()
+  return startProcess({ DATABASE_URL: url, WORKERS: '2', ...env })
+}
+
+async function countOrders(port: number): Promise<number> {
+  return (await scrape(port)).value('http_request_duration_seconds_count', MADE)
+}
+
+/** The processes that have served orders. */
+const servers = (service: ServiceProcess) => [
+  ...new Set(
+    service
+      .logLines()
+      .filter(({ route }) => route === '/orders')
+      .map(({ pid }) => pid as number),
+  ),
+]
+
+async function makeOrdersInBoth(service: ServiceProcess): Promise<number> {
+  const COUNT = 40
+  // Each on a connection of its own, and so now to this process and now to that.
+  await sendAll(COUNT, () => send(service.port))
+  await until(() => servers(service).length === 2)
+  return COUNT
+}
+
+test('over several processes the metrics are the sum, whichever is asked', async () => {
+  const service = await startTwo()
+  const count = await makeOrdersInBoth(service)
+  for (let i = 0; i < 4; i++) expect(await countOrders(service.port)).toBe(count)
+  const { text, value } = await scrape(service.port)
+  expect(value('order_once_idempotency_outcomes_total', { outcome: 'new' })).toBe(count)
+  expect(value('order_once_insert_batch_size_sum')).toBe(count)
+  expect(value('order_once_postgres_up')).toBe(1)
+  expect(value('order_once_redis_degraded')).toBe(0)
+  expect(value('order_once_insert_queue_limit')).toBe(2_000)
+  expect(text).toContain('\nprocess_cpu_seconds_total ')
+  expect(text).toContain('\nnodejs_eventloop_lag_p99_seconds ')
+  if (hasPromtool) expect(promtool(['check', 'metrics'], text)).toEqual({ status: 0, output: '' })
+})
+
+test('the sum never falls when a process dies', async () => {
+  const service = await startTwo()
+  const count = await makeOrdersInBoth(service)
+  expect(await countOrders(service.port)).toBe(count)
+  const [victim] = servers(service)
+  process.kill(victim as number, 'SIGKILL')
+  await until(() => service.stdout().includes(`process ${victim} has ended`))
+  expect(await countOrders(service.port)).toBe(count)
+  expect((await send(service.port)).status).toBe(201)
+  expect(await countOrders(service.port)).toBe(count + 1)
+})
+
+test('a process that hangs neither holds up the metrics nor is missing in the sum', async () => {
+  const service = await startTwo({ METRICS_PORT: `${await freePort()}` })
+  const port = metricsPortOf(service)
+  const count = await makeOrdersInBoth(service)
+  expect(await countOrders(port)).toBe(count)
+  const [victim] = servers(service) as [number]
+  process.kill(victim, 'SIGSTOP')
+  try {
+    expect(await countOrders(port)).toBe(count)
+  } finally {
+    process.kill(victim, 'SIGCONT')
+  }
+})
+
+test.each([1, 2])(
+  'METRICS_PORT takes them off the public port, with WORKERS=%d',
+  async (workers) => {
+    const { url } = await emptyDatabase()
+    const service = await startProcess({
+      DATABASE_URL: url,
+      WORKERS: `${workers}`,
+      METRICS_PORT: '0',
+    })
+    const port = metricsPortOf(service)
+    const key = newKey()
+    await send(service.port, { key })
+    await send(service.port, { key })
+    expect(await get(service.port, '/metrics')).toMatchObject({
+      status: 404,
+      json: { code: 'not-found' },
+    })
+    expect((await get(service.port, '/health/ready')).status).toBe(200)
+    expect(await countOrders(port)).toBe(2)
+    expect(await get(port, '/')).toMatchObject({ status: 404 })
+    expect(await send(port, { path: '/metrics' })).toMatchObject({ status: 405 })
+    expect((await send(port)).status).toBe(404)
+    expect(await service.stop()).toBe(0)
+    await expect(get(port, '/metrics')).rejects.toThrow('ECONNREFUSED')
+  },
+)
+
+test('a METRICS_PORT that is in use ends the start with one line', async () => {
+  const { url } = await emptyDatabase()
+  const one = await startProcess({ DATABASE_URL: url })
+  const other = await spawnService({ DATABASE_URL: url, METRICS_PORT: `${one.port}` })
+  expect(await other.ended).toBe(1)
+  expect(other.stderr()).toBe(
+    `order-once cannot start: port ${one.port} on 127.0.0.1 is in use: stop what runs there, or set METRICS_PORT to another\n`,
+  )
+})
+
+function metricsPortOf(service: ServiceProcess): number {
+  const line = service.logLines().find(({ msg }) => `${msg}`.startsWith('metrics are served'))
+  return Number(new URL(`${line?.msg}`.replace('metrics are served at ', '')).port)
+}

@@ -1,0 +1,182 @@
+import { randomBytes } from 'node:crypto'
+import { pino } from 'pino'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { startTracing, type Tracing } from '../../src/observability/tracing.ts'
+import { newKey, ORDER, send, sendAll, sign } from '../support/client.ts'
+import { type Collector, type Span, startCollector } from '../support/collector.ts'
+import { startService, type Variation } from '../support/service.ts'
+import { hasRedis } from '../support/stores.ts'
+import { until } from '../support/until.ts'
+
+let collector: Collector
+let tracing: Tracing
+
+// OpenTelemetry is started once in a process.
+beforeAll(async () => {
+  collector = await startCollector()
+  const environment = {
+    OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
+    OTEL_BSP_SCHEDULE_DELAY: '10',
+  }
+  tracing = startTracing(environment, pino({ enabled: false }))
+})
+
+afterAll(async () => {
+  await tracing.close()
+  collector.close()
+})
+
+const startTraced = (variation: Variation & { redis?: boolean } = {}) =>
+  startService({ ...variation, trace: (resources) => tracing.trace(resources) })
+
+/** Headers of a request that belongs to a new trace. */
+function newTrace() {
+  const traceId = randomBytes(16).toString('hex')
+  const parentId = randomBytes(8).toString('hex')
+  return { traceId, parentId, headers: { traceparent: `00-${traceId}-${parentId}-01` } }
+}
+
+/** Waits for all `size` spans of the one request in a trace. */
+const traceOf = (traceId: string, size: number) =>
+  collector.trace((request) => request.traceId === traceId, size)
+
+const namesOf = (spans: Span[]) => spans.map(({ name }) => name)
+
+describe.each(hasRedis ? ['memory', 'Redis'] : ['memory'])('with records in %s', (kind) => {
+  const redis = kind === 'Redis'
+
+  test('a new order has a span for each of its steps below that of its request', async () => {
+    const { port } = await startTraced({ redis })
+    const { traceId, headers } = newTrace()
+    await send(port, { headers })
+    const { request, children } = await traceOf(traceId, 6)
+    expect(request.name).toBe('POST /orders')
+    expect(namesOf(children)).toEqual(['signature', 'limit', 'claim', 'insert', 'remember'])
+    expect(children.every((span) => span.traceId === traceId)).toBe(true)
+  })
+
+  test('a replay has no insert', async () => {
+    const { port } = await startTraced({ redis })
+    const key = newKey()
+    await send(port, { key })
+    const { traceId, headers } = newTrace()
+    await send(port, { key, headers })
+    const { request, children } = await traceOf(traceId, 4)
+    expect(namesOf(children)).toEqual(['signature', 'limit', 'claim'])
+    expect(request.attributes['idempotency.outcome']).toBe('replayed_cache')
+  })
+})
+
+test('a request continues the trace that its traceparent names', async () => {
+  const { port } = await startTraced()
+  const { traceId, parentId, headers } = newTrace()
+  await send(port, { headers })
+  const { request } = await traceOf(traceId, 6)
+  expect(request.parentSpanId).toBe(parentId)
+})
+
+test('a request that its caller does not sample is not sampled', async () => {
+  const { port } = await startTraced()
+  const unsampled = newTrace()
+  await send(port, { headers: { traceparent: unsampled.headers.traceparent.replace(/1$/, '0') } })
+  const { traceId, headers } = newTrace()
+  await send(port, { headers })
+  await traceOf(traceId, 6)
+  expect(collector.spans().some((span) => span.traceId === unsampled.traceId)).toBe(false)
+})
+
+test('orders that go to Postgres together have an insert each, in a trace of their own', async () => {
+  const { port } = await startTraced()
+  const traces = Array.from({ length: 20 }, newTrace)
+  await sendAll(20, (i) => send(port, { headers: traces[i]?.headers ?? {} }))
+  for (const { traceId } of traces) {
+    const { children } = await traceOf(traceId, 6)
+    expect(namesOf(children)).toEqual(['signature', 'limit', 'claim', 'insert', 'remember'])
+  }
+})
+
+test('the log line of a request names its trace and its span', async () => {
+  const { port, logLines } = await startTraced()
+  const { traceId, headers } = newTrace()
+  await send(port, { headers })
+  const { request } = await traceOf(traceId, 6)
+  const line = await until(() => logLines.find(({ msg }) => msg === 'request'))
+  expect(line).toMatchObject({ trace_id: traceId, span_id: request.spanId })
+})
+
+test('without traces, a log line names none', async () => {
+  const { port, logLines } = await startService()
+  await send(port, { headers: newTrace().headers })
+  const line = await until(() => logLines.find(({ msg }) => msg === 'request'))
+  expect(line).not.toHaveProperty('trace_id')
+})
+
+test('spans tell route, status and outcomes, and nothing of what was sent', async () => {
+  const { port } = await startTraced()
+  const body = { ...ORDER, user_id: 'user-of-a-trace', item: 'item-of-a-trace' }
+  const { traceId, headers } = newTrace()
+  const key = newKey()
+  await send(port, { key, body, headers, path: '/orders?token=of-a-trace' })
+  const { request, children } = await traceOf(traceId, 6)
+  expect(request).toMatchObject({
+    status: { code: 1 },
+    attributes: {
+      'http.route': '/orders',
+      'url.path': '/orders',
+      'http.response.status_code': 201,
+      'idempotency.outcome': 'new',
+    },
+  })
+  const [, , claim, insert] = children
+  expect(claim?.attributes).toEqual({ 'idempotency.claim': 'new' })
+  expect(insert?.attributes).toEqual({ 'order.inserted': true })
+  const sent = JSON.stringify([request, ...children])
+  for (const secret of [key, 'of-a-trace', sign(JSON.stringify(body))]) {
+    expect(sent).not.toContain(secret)
+  }
+})
+
+test('a refusal is not an error, and its step tells why', async () => {
+  const { port } = await startTraced({ env: { RATE_LIMIT_MAX: '1' } })
+  await send(port)
+  const unsigned = newTrace()
+  await send(port, { signature: null, headers: unsigned.headers })
+  const limited = newTrace()
+  await send(port, { headers: limited.headers })
+
+  const first = await traceOf(unsigned.traceId, 2)
+  expect(first.request).toMatchObject({ status: { code: 1 } })
+  expect(first.children).toMatchObject([
+    { name: 'signature', status: { code: 0 }, attributes: { 'error.type': 'signature-missing' } },
+  ])
+  const second = await traceOf(limited.traceId, 3)
+  expect(second.children).toMatchObject([
+    { name: 'signature' },
+    { name: 'limit', status: { code: 0 }, attributes: { 'error.type': 'rate-limit-exceeded' } },
+  ])
+})
+
+test('a failure is an error in its step and in its request, without its message', async () => {
+  const failure = Object.assign(new Error('key-001 is too much'), { code: '54000' })
+  const { port } = await startTraced({
+    orders: (orders) => ({ ...orders, insertOnce: () => Promise.reject(failure) }),
+  })
+  const { traceId, headers } = newTrace()
+  expect(await send(port, { headers })).toMatchObject({ status: 500 })
+  const { request, children } = await traceOf(traceId, 5)
+  expect(request.status).toEqual({ code: 2 })
+  const insert = children.find(({ name }) => name === 'insert')
+  expect(insert).toMatchObject({ attributes: { 'error.type': '54000' } })
+  expect(insert?.status).toEqual({ code: 2 })
+})
+
+test('probes leave no trace; unknown paths leave one, without the path in its name', async () => {
+  const { port } = await startTraced()
+  const probe = newTrace()
+  await send(port, { method: 'GET', path: '/health/live', headers: probe.headers })
+  const unknown = newTrace()
+  await send(port, { method: 'GET', path: '/unknown', headers: unknown.headers })
+  const { request } = await traceOf(unknown.traceId, 2)
+  expect(request).toMatchObject({ name: 'GET', attributes: { 'http.response.status_code': 404 } })
+  expect(collector.spans().some(({ traceId }) => traceId === probe.traceId)).toBe(false)
+})

@@ -1,0 +1,175 @@
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { parseSettings } from '../src/settings.ts'
+import { spawnService, temporaryFolder } from './support/process.ts'
+
+describe('the settings', () => {
+  test('have defaults for development', () => {
+    expect(parseSettings({})).toEqual({
+      production: false,
+      host: '127.0.0.1',
+      port: 8080,
+      workers: 1,
+      hmacSecrets: ['super-secret-key'],
+      maxSignatureFailures: 100,
+      databaseUrl: undefined,
+      redisUrl: undefined,
+      rateLimit: { max: 10, windowMs: 60_000 },
+      idempotency: {
+        ttlMs: 86_400_000,
+        leaseMs: 30_000,
+        waitMs: 0,
+        mismatchStatus: 409,
+        store: undefined,
+      },
+      keyRetentionDays: 0,
+      maxInsertBatch: 500,
+      maxBodyBytes: 65_536,
+      trustedProxies: [],
+      embeddedOnly: false,
+      dataDir: '.data',
+      docs: true,
+      metricsPort: undefined,
+      traces: undefined,
+      logLevel: 'info',
+    })
+  })
+
+  test.each([
+    ['PORT', 'http', 'PORT must be an integer from 0 to 65535'],
+    ['PORT', '65536', 'PORT must be an integer from 0 to 65535'],
+    ...['0', '100', 'all'].map((value) => [
+      'WORKERS',
+      value,
+      'WORKERS must be auto, for one on each core, or an integer from 1 to 99',
+    ]),
+    ['INSERT_BATCH_MAX', '1001', 'INSERT_BATCH_MAX must be an integer from 1 to 1000'],
+    ['DOCS', 'maybe', 'DOCS must be on or off'],
+    ['PORT', '', 'PORT must be an integer from 0 to 65535'],
+    ['METRICS_PORT', '65536', 'METRICS_PORT must be an integer from 0 to 65535'],
+    ...['', 'a,', ',a', 'a,,b'].map((value) => [
+      'HMAC_SECRET',
+      value,
+      'HMAC_SECRET must be a secret shared with the clients, not empty, or several, separated by commas',
+    ]),
+    [
+      'SIGNATURE_FAILURES_MAX',
+      '0',
+      'SIGNATURE_FAILURES_MAX must be an integer from 1 to 1000000000',
+    ],
+    ['DATABASE_URL', 'mysql://a/b', 'DATABASE_URL must be a URL that begins with postgres://'],
+    [
+      'REDIS_URL',
+      'localhost:6379',
+      'REDIS_URL must be a URL that begins with redis:// or rediss://',
+    ],
+    ['RATE_LIMIT_MAX', '0', 'RATE_LIMIT_MAX must be an integer from 1 to 1000000000'],
+    [
+      'RATE_LIMIT_WINDOW_SECONDS',
+      '1.5',
+      'RATE_LIMIT_WINDOW_SECONDS must be an integer from 1 to 86400',
+    ],
+    [
+      'IDEMPOTENCY_TTL_SECONDS',
+      '-1',
+      'IDEMPOTENCY_TTL_SECONDS must be an integer from 1 to 2592000',
+    ],
+    [
+      'IDEMPOTENCY_LEASE_SECONDS',
+      '0',
+      'IDEMPOTENCY_LEASE_SECONDS must be an integer from 1 to 3600',
+    ],
+    ['IDEMPOTENCY_MISMATCH_STATUS', '400', 'IDEMPOTENCY_MISMATCH_STATUS must be 409 or 422'],
+    ['MAX_BODY_BYTES', '64k', 'MAX_BODY_BYTES must be an integer from 1 to 16777216'],
+    ['IDEMPOTENCY_STORE', 'disk', 'IDEMPOTENCY_STORE must be redis, postgres or memory'],
+    ['IN_FLIGHT_WAIT_SECONDS', '31', 'IN_FLIGHT_WAIT_SECONDS must be an integer from 0 to 30'],
+    ['KEY_RETENTION_DAYS', '-1', 'KEY_RETENTION_DAYS must be an integer from 0 to 36500'],
+    ['STORES', 'cloud', 'STORES must be auto or embedded'],
+    [
+      'LOG_LEVEL',
+      'loud',
+      'LOG_LEVEL must be one of fatal, error, warn, info, debug, trace, silent',
+    ],
+    ...['true', '1', '10.0.0.0/33', '10.0.0.1,', 'proxy.local'].map((value) => [
+      'TRUST_PROXY',
+      value,
+      'TRUST_PROXY must be addresses or CIDR ranges, separated by commas, such as 10.0.0.0/8,::1',
+    ]),
+  ])('refuse %s=%s and name the rule', (name, value, message) => {
+    expect(() => parseSettings({ [name as string]: value })).toThrow(
+      expect.objectContaining({ name: 'StartError', message }),
+    )
+  })
+
+  test('name every broken setting at once, and never its value', () => {
+    const secret = 'postgresql-with-a-password'
+    expect(() => parseSettings({ PORT: 'x', DATABASE_URL: secret })).toThrow(
+      expect.objectContaining({
+        message:
+          'PORT must be an integer from 0 to 65535; DATABASE_URL must be a URL that begins with postgres://',
+      }),
+    )
+  })
+
+  test('take addresses and ranges of proxies', () => {
+    const { trustedProxies } = parseSettings({ TRUST_PROXY: '10.0.0.0/8, 192.168.1.1,fd00::/8' })
+    expect(trustedProxies).toEqual(['10.0.0.0/8', '192.168.1.1', 'fd00::/8'])
+  })
+
+  describe('in production', () => {
+    const complete = {
+      NODE_ENV: 'production',
+      HMAC_SECRET: 's'.repeat(32),
+      DATABASE_URL: 'postgres://user@db/orders',
+      REDIS_URL: 'rediss://cache',
+    }
+
+    test('are accepted when complete', () => {
+      expect(parseSettings(complete).production).toBe(true)
+    })
+
+    test.each([
+      [
+        { HMAC_SECRET: undefined },
+        'HMAC_SECRET must be set, to 32 characters or more, in production',
+      ],
+      [
+        { HMAC_SECRET: 's'.repeat(31) },
+        'HMAC_SECRET must be set, to 32 characters or more, in production',
+      ],
+      [
+        { HMAC_SECRET: `${'s'.repeat(32)},short` },
+        'HMAC_SECRET must be set, to 32 characters or more, in production',
+      ],
+      [{ DATABASE_URL: undefined }, 'DATABASE_URL must be set in production'],
+      [{ REDIS_URL: undefined }, 'REDIS_URL must be set in production'],
+    ])('are refused with %j', (changed, message) => {
+      expect(() => parseSettings({ ...complete, ...changed })).toThrow(message)
+    })
+  })
+})
+
+describe('the process', () => {
+  test('reads .env in its folder; the environment wins', async () => {
+    const folder = await temporaryFolder()
+    await writeFile(join(folder, '.env'), 'LOG_LEVEL=loud\nRATE_LIMIT_MAX=none\n')
+    const service = await spawnService({ LOG_LEVEL: 'info', RATE_LIMIT_MAX: '' }, folder)
+    expect(await service.ended).toBe(1)
+    expect(service.stderr()).toBe(
+      'order-once cannot start: RATE_LIMIT_MAX must be an integer from 1 to 1000000000\n',
+    )
+    const other = await spawnService({}, folder)
+    expect(await other.ended).toBe(1)
+    expect(other.stderr()).toContain('LOG_LEVEL must be one of')
+  })
+
+  test('ends with one line and a non-zero code on a bad setting', async () => {
+    const service = await spawnService({ LOG_LEVEL: 'loud' })
+    expect(await service.ended).toBe(1)
+    expect(service.stdout()).toBe('')
+    expect(service.stderr()).toBe(
+      'order-once cannot start: LOG_LEVEL must be one of fatal, error, warn, info, debug, trace, silent\n',
+    )
+  })
+})
