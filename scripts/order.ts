@@ -1,4 +1,4 @@
-/** `npm run order -- …`: the command `order-once order …`, without a build. */
-import { run } from '../src/client/command.ts'
+/** `npm run order -- …`: runs the command `order-once order …` without a build. */
+import { runOrderCommand } from '../src/client/command.ts'
 
-process.exitCode = await run(['order', ...process.argv.slice(2)])
+process.exitCode = await runOrderCommand(process.argv.slice(2))

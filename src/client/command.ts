@@ -1,17 +1,18 @@
-import { type Command, HELP, readFlags, UsageError } from './flags.ts'
-import { progressBar } from './progress-bar.ts'
+/** Runs the command `order-once order`. */
+import { HELP, type OrderCommand, readFlags, UsageError } from './flags.ts'
+import { createProgressBar } from './progress-bar.ts'
 import { isExactlyOnce, repeatOrder } from './repeat-order.ts'
 import {
-  answerText,
-  attemptText,
-  outcomeForPrograms,
-  requestText,
-  tallyHints,
-  tallyText,
-  tallyVerdictText,
-  verdictText,
+  createJsonReport,
+  explainRefusals,
+  formatAttempt,
+  formatOutcome,
+  formatRepeatCounts,
+  formatRepeatResult,
+  formatRequest,
+  formatResponse,
 } from './report.ts'
-import { sendOrder } from './send-order.ts'
+import { sendWithRetries } from './send-with-retries.ts'
 
 /** The exit codes. */
 const SUCCESS = 0
@@ -19,24 +20,22 @@ const NO_ORDER = 1
 const WRONG_USAGE = 2
 
 /**
- * Runs the command `order-once`. What happens is told on stdout; why there is no order, in one line,
- * on stderr.
+ * Reads the flags and sends the order. Progress and result go to stdout; the reason for a failure goes
+ * to stderr, in one line.
  *
- * @param args those behind the command's name
+ * @param args the flags: the arguments that follow `order`
  * @returns the exit code
  */
-export async function run([name, ...args]: string[]): Promise<number> {
+export async function runOrderCommand(args: string[]): Promise<number> {
   try {
-    if (name === undefined) {
-      console.error(HELP)
-      return WRONG_USAGE
-    }
-    const command = name === '--help' || name === '-h' ? undefined : await read(name, args)
-    if (command === undefined) {
+    const command = await readFlags(args)
+    if (command === 'help') {
       console.log(HELP)
       return SUCCESS
     }
-    const succeeded = await (command.repeat ? repeat(command, command.repeat) : send(command))
+    const succeeded = await (command.repeat
+      ? repeatAndReport(command, command.repeat)
+      : sendAndReport(command))
     return succeeded ? SUCCESS : NO_ORDER
   } catch (error) {
     if (!(error instanceof UsageError)) throw error
@@ -45,41 +44,36 @@ export async function run([name, ...args]: string[]): Promise<number> {
   }
 }
 
-function read(name: string, args: string[]) {
-  if (name === 'order') return readFlags(args)
-  throw new UsageError(`there is no command "${name}", only "order"; --help shows examples`)
-}
-
-/** @returns whether the order is in hand */
-async function send({ key, order, json, ...bounds }: Command): Promise<boolean> {
-  const say = json ? () => {} : console.log
-  say(requestText(order))
+/** @returns whether the order was received */
+async function sendAndReport({ key, order, json, ...limits }: OrderCommand): Promise<boolean> {
+  const print = json ? () => {} : console.log
+  print(formatRequest(order))
   let number = 0
-  const outcome = await sendOrder(order, {
-    ...bounds,
-    onAttempt: (attempt) => say(attemptText(++number, attempt)),
+  const outcome = await sendWithRetries(order, {
+    ...limits,
+    onAttempt: (attempt) => print(formatAttempt(++number, attempt)),
   })
-  if (json) console.log(JSON.stringify(outcomeForPrograms(key, outcome)))
-  else if ('status' in outcome.last) console.log(answerText(outcome.last))
-  const isInHand = 'order' in outcome.last && outcome.last.order !== undefined
-  const close = isInHand ? say : console.error
-  close(verdictText(key, outcome))
-  return isInHand
+  if (json) console.log(JSON.stringify(createJsonReport(key, outcome)))
+  else if ('status' in outcome.last) console.log(formatResponse(outcome.last))
+  const succeeded = 'order' in outcome.last && outcome.last.order !== undefined
+  const printResult = succeeded ? print : console.error
+  printResult(formatOutcome(key, outcome))
+  return succeeded
 }
 
 /** @returns whether the order was created exactly once */
-async function repeat(
-  { key, order, json, timeoutMs }: Command,
+async function repeatAndReport(
+  { key, order, json, timeoutMs }: OrderCommand,
   { times, concurrency }: { times: number; concurrency: number },
 ): Promise<boolean> {
-  const say = json ? () => {} : console.log
-  say(requestText(order))
-  const onAnswer = progressBar(times)
-  const tally = await repeatOrder(order, times, { concurrency, timeoutMs, onAnswer })
-  if (json) console.log(JSON.stringify({ key, ...tally }))
-  else console.log([tallyText(tally), '', ...tallyHints(tally)].join('\n'))
-  const isOnce = isExactlyOnce(tally)
-  const close = isOnce ? say : console.error
-  close(tallyVerdictText(key, tally))
-  return isOnce
+  const print = json ? () => {} : console.log
+  print(formatRequest(order))
+  const onProgress = createProgressBar(times)
+  const summary = await repeatOrder(order, times, { concurrency, timeoutMs, onProgress })
+  if (json) console.log(JSON.stringify({ key, ...summary }))
+  else console.log([formatRepeatCounts(summary), '', ...explainRefusals(summary)].join('\n'))
+  const succeeded = isExactlyOnce(summary)
+  const printResult = succeeded ? print : console.error
+  printResult(formatRepeatResult(key, summary))
+  return succeeded
 }

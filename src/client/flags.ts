@@ -1,179 +1,208 @@
+/** Reads the flags of `order-once order`, and the order from them or from a file. */
 import { randomUUID } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { buffer } from 'node:stream/consumers'
 import { type ParseArgsConfig, parseArgs } from 'node:util'
-import { DEFAULTS } from './send-order.ts'
+import { DEVELOPMENT_SECRET } from '../development-secret.ts'
+import { DEFAULTS } from './send-with-retries.ts'
 import { type SignedOrder, signOrder } from './sign.ts'
 
-const DEVELOPMENT_SECRET = 'super-secret-key'
 const DEFAULT_CONCURRENCY = 10
-/** Far from the limits of a timer. */
+
+// Each limit catches a typing error, such as a number in the wrong unit.
+const MAX_ATTEMPTS = 1000
+/** A day; a timer of Node ends at once if it is set to more than 24 days. */
 const MAX_SECONDS = 86_400
+/** Minutes of requests. */
+const MAX_REPEATS = 1_000_000
+/** Each request in flight has a socket, and a process may usually open 1024 files. */
+const MAX_CONCURRENCY = 1000
 
-export const HELP = `order-once sends an order to the service, which creates it exactly once.
+export const HELP = `Usage: order-once order [flags]
 
+Sends a signed order and prints the response. Retries transient failures with the same
+idempotency key and the same bytes, so that the order is created at most once.
+
+Examples:
   order-once order --item book --amount 500
   order-once order --item book --amount 500 --key key-001 --json
   order-once order --file order.json
   order-once order --file - < order.json
   order-once order --item book --amount 500 --repeat 100
 
-In a checkout, "npm run order --" is the same as "order-once order".
+In a checkout of the repository, type "npm run order --" instead of "order-once order".
 
-What may pass is tried again, with the same key and the same bytes: no answer, 408,
-409 request-in-progress, 429 and 5xx. The waits in between grow at random (exponential
-back-off with full jitter), and none is shorter than the service's Retry-After.
+Order:
+  --item ITEM          the item to order
+  --amount NUMBER      the amount; write a negative number as --amount=-1
+  --user USER          the id of the user (default: user-1)
+  --file FILE          send the bytes of FILE as the body instead; "-" reads stdin
+  --key KEY            the idempotency key (default: a new UUID); the same key is the same order
 
-The order
-  --item I          what is ordered
-  --amount N        a number; one below zero as --amount=-1
-  --user U          who orders it (user-1)
-  --file F          instead of these: a file whose bytes are sent as they are; - is stdin
-  --key K           the Idempotency-Key (a new UUID); the same again is the same order
-The service
-  --url U           where it is (http://127.0.0.1:8080)
-  --secret S        the shared secret (the first of HMAC_SECRET, or the one for development)
-How long to try
-  --attempts N      how often at most (${DEFAULTS.maxAttempts})
-  --max-time S      for how many seconds altogether (${DEFAULTS.maxTimeMs / 1000})
-  --timeout S       how many seconds each attempt waits for its answer (${DEFAULTS.timeoutMs / 1000})
-To see that it is created once
-  --repeat N        send the same order N times, each without another try, and count the answers;
-                    to let more than 10 a minute through, start the service with
-                    RATE_LIMIT_MAX=100000
-  --concurrency C   how many at once (${DEFAULT_CONCURRENCY})
-What is told
-  --json            one JSON object on stdout, for programs
-  --help            this
+Service:
+  --url URL            the address of the service (default: http://127.0.0.1:8080)
+  --secret SECRET      the shared secret (default: the first secret in HMAC_SECRET, or the
+                       development secret if that is not set)
 
-Exit code: 0 with the order in hand, 1 without it, 2 if used wrongly. With --repeat, 0 if the
-answers hold exactly one order, in exactly one body.`
+Retries:
+  --attempts N         maximum number of attempts (default: ${DEFAULTS.maxAttempts})
+  --max-time SECONDS   time limit for all attempts together (default: ${DEFAULTS.maxTimeMs / 1000})
+  --timeout SECONDS    time limit for the response of each attempt (default: ${DEFAULTS.timeoutMs / 1000})
 
-/** The command was not used as it can be; its message is one line for a person. */
+  Retried are: no response, 408, 409 request-in-progress, 429 and 5xx. The wait before a
+  retry is Retry-After plus a random time that grows (exponential back-off, full jitter).
+
+Check that the order is created once:
+  --repeat N           send the same order N times, without retries, and count the responses
+  --concurrency N      maximum number of requests in flight (default: ${DEFAULT_CONCURRENCY})
+
+  By default the service allows 10 requests a minute. To allow more, start it with
+  RATE_LIMIT_MAX=100000.
+
+Output:
+  --json               print one JSON object on stdout
+  -h, --help           print this help
+
+Exit code:
+  0   the order was received; with --repeat, exactly one order with exactly one body
+  1   any other result
+  2   wrong usage`
+
+/** The command was used in a wrong way. The message is one line for a person. */
 export class UsageError extends Error {
   override name = 'UsageError'
 }
 
-const text = { type: 'string' } as const
+const STRING = { type: 'string' } as const
 const OPTIONS = {
-  item: text,
-  amount: text,
-  user: text,
-  file: text,
-  key: text,
-  url: text,
-  secret: text,
-  attempts: text,
-  'max-time': text,
-  timeout: text,
-  repeat: text,
-  concurrency: text,
+  item: STRING,
+  amount: STRING,
+  user: STRING,
+  file: STRING,
+  key: STRING,
+  url: STRING,
+  secret: STRING,
+  attempts: STRING,
+  'max-time': STRING,
+  timeout: STRING,
+  repeat: STRING,
+  concurrency: STRING,
   json: { type: 'boolean' },
   help: { type: 'boolean', short: 'h' },
 } as const satisfies ParseArgsConfig['options']
 
-type Values = ReturnType<typeof parseArgs<{ options: typeof OPTIONS }>>['values']
+type Flags = ReturnType<typeof parseArgs<{ options: typeof OPTIONS }>>['values']
+type StringFlag = Exclude<keyof Flags, 'json' | 'help'>
 
-/** What is to be done, checked; durations in ms. */
-export interface Command {
+/** What to send and how, after all checks. */
+export interface OrderCommand {
   key: string
   order: SignedOrder
   maxAttempts: number
   maxTimeMs: number
   timeoutMs: number
-  /** undefined: the order is sent once, and again only if need be */
+  /** undefined: send the order once, with retries */
   repeat: { times: number; concurrency: number } | undefined
   json: boolean
 }
 
 /**
- * Reads the flags of `order`, and the order from the file that they name.
+ * Reads the flags, and the file that `--file` names.
  *
- * @returns undefined if help is asked for
- * @throws {UsageError}
+ * @returns `'help'` if `--help` is there
+ * @throws {UsageError} if a flag is unknown, missing, invalid or in conflict with another
  */
-export async function readFlags(args: string[]): Promise<Command | undefined> {
-  const flags = parse(args)
-  if (flags.help) return undefined
-  refuseTogether(flags, 'file', ['item', 'amount', 'user'])
-  refuseTogether(flags, 'repeat', ['attempts', 'max-time'])
+export async function readFlags(args: string[]): Promise<OrderCommand | 'help'> {
+  const flags = parseFlags(args)
+  if (flags.help) return 'help'
+  refuseCombination(flags, 'file', ['item', 'amount', 'user'])
+  refuseCombination(flags, 'repeat', ['attempts', 'max-time'])
   if (flags.concurrency !== undefined && flags.repeat === undefined) {
-    throw new UsageError('--concurrency goes with --repeat')
+    throw new UsageError('--concurrency needs --repeat')
   }
   const key = flags.key ?? randomUUID()
   if (/[^\x20-\x7e]/.test(key)) throw new UsageError('--key must be visible ASCII characters')
   const secret = flags.secret ?? (process.env.HMAC_SECRET?.split(',')[0] || DEVELOPMENT_SECRET)
-  const times = number(flags, 'repeat', { max: 1_000_000, whole: true })
+  const times = parseWholeNumber(flags, 'repeat', MAX_REPEATS)
   return {
     key,
     order: signOrder(readUrl(flags), key, await readBody(flags), secret),
-    maxAttempts: number(flags, 'attempts', { max: 1000, whole: true }) ?? DEFAULTS.maxAttempts,
-    maxTimeMs: milliseconds(flags, 'max-time') ?? DEFAULTS.maxTimeMs,
-    timeoutMs: milliseconds(flags, 'timeout') ?? DEFAULTS.timeoutMs,
+    maxAttempts: parseWholeNumber(flags, 'attempts', MAX_ATTEMPTS) ?? DEFAULTS.maxAttempts,
+    maxTimeMs: parseDurationMs(flags, 'max-time') ?? DEFAULTS.maxTimeMs,
+    timeoutMs: parseDurationMs(flags, 'timeout') ?? DEFAULTS.timeoutMs,
     repeat: times
       ? {
           times,
           concurrency:
-            number(flags, 'concurrency', { max: 1000, whole: true }) ?? DEFAULT_CONCURRENCY,
+            parseWholeNumber(flags, 'concurrency', MAX_CONCURRENCY) ?? DEFAULT_CONCURRENCY,
         }
       : undefined,
     json: flags.json ?? false,
   }
 }
 
-function parse(args: string[]): Values {
+function parseFlags(args: string[]): Flags {
   try {
     return parseArgs({ args, options: OPTIONS }).values
   } catch (error) {
-    throw new UsageError((error as Error).message.replaceAll(/\s+/g, ' '))
+    throw new UsageError(formatError(error))
   }
 }
 
-function refuseTogether(flags: Values, one: keyof Values, others: (keyof Values)[]) {
+function refuseCombination(flags: Flags, one: keyof Flags, others: (keyof Flags)[]) {
   if (flags[one] === undefined) return
   const other = others.find((name) => flags[name] !== undefined)
-  if (other) throw new UsageError(`--${other} does not go with --${one}`)
+  if (other) throw new UsageError(`--${other} cannot be combined with --${one}`)
 }
 
-type Text = Exclude<keyof Values, 'json' | 'help'>
-
-/** A number above 0, and from 1 if it is whole. */
-function number(flags: Values, name: Text, { max, whole }: { max: number; whole: boolean }) {
-  const given = flags[name]
-  if (given === undefined) return undefined
-  const value = Number(given)
-  if (value > 0 && value <= max && (!whole || Number.isInteger(value))) return value
-  const kind = whole ? 'a whole number from 1' : 'a number above 0, up'
-  throw new UsageError(`--${name} must be ${kind} to ${max}, not "${given}"`)
+/** @returns undefined if the flag is absent */
+function parseWholeNumber(flags: Flags, name: StringFlag, max: number): number | undefined {
+  const value = flags[name]
+  if (value === undefined) return undefined
+  const number = Number(value)
+  if (Number.isInteger(number) && number >= 1 && number <= max) return number
+  throw new UsageError(`--${name} must be a whole number from 1 to ${max}, not "${value}"`)
 }
 
-function milliseconds(flags: Values, name: Text) {
-  const seconds = number(flags, name, { max: MAX_SECONDS, whole: false })
-  return seconds && seconds * 1000
+/** @returns ms; undefined if the flag, which is in seconds, is absent */
+function parseDurationMs(flags: Flags, name: StringFlag): number | undefined {
+  const value = flags[name]
+  if (value === undefined) return undefined
+  const seconds = Number(value)
+  if (seconds > 0 && seconds <= MAX_SECONDS) return seconds * 1000
+  throw new UsageError(
+    `--${name} must be a number greater than 0 and at most ${MAX_SECONDS}, not "${value}"`,
+  )
 }
 
-function readUrl({ url = 'http://127.0.0.1:8080' }: Values): string {
+function readUrl({ url = 'http://127.0.0.1:8080' }: Flags): string {
   if (URL.canParse(url)) {
     const { protocol, username, password } = new URL(url)
-    if (/^https?:$/.test(protocol) && !username && !password) return url // fetch takes no others
+    // fetch refuses any other.
+    if (/^https?:$/.test(protocol) && !username && !password) return url
   }
   throw new UsageError(`--url must be a URL such as http://127.0.0.1:8080, not "${url}"`)
 }
 
-async function readBody(flags: Values): Promise<Uint8Array<ArrayBuffer>> {
+async function readBody(flags: Flags): Promise<Uint8Array<ArrayBuffer>> {
   const { file, item, amount, user = 'user-1' } = flags
   if (file !== undefined) {
     try {
       return new Uint8Array(await (file === '-' ? buffer(process.stdin) : readFile(file)))
     } catch (error) {
-      throw new UsageError(`--file cannot be read: ${(error as Error).message}`)
+      throw new UsageError(`--file cannot be read: ${formatError(error)}`)
     }
   }
   if (item === undefined || amount === undefined) {
-    throw new UsageError('--item and --amount are required, or --file; --help shows examples')
+    throw new UsageError('--item and --amount are required, or --file; see --help for examples')
   }
   if (amount.trim() === '' || !Number.isFinite(Number(amount))) {
     throw new UsageError(`--amount must be a number, not "${amount}"`)
   }
   return new TextEncoder().encode(JSON.stringify({ user_id: user, item, amount: Number(amount) }))
+}
+
+/** Formats an error in one line. */
+function formatError(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).replaceAll(/\s+/g, ' ')
 }

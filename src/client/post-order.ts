@@ -1,36 +1,42 @@
+/** Sends one request, `POST /orders`, and parses its response. */
 import type { SignedOrder } from './sign.ts'
 
-/** What the service answered. */
-export interface Answer {
+/** A response from the service, or from a proxy in front of it. */
+export interface OrderResponse {
   status: number
   statusText: string
   headers: Headers
   body: string
-  /** of a 201 */
+  /** the order in a 201 */
   order: Order | undefined
+  /** whether an earlier request with the same key had created the order */
   replayed: boolean
-  /** the service's name for a refusal, such as `rate-limit-exceeded` */
+  /** the problem code of a refusal, such as `rate-limit-exceeded` */
   code: string | undefined
-  /** what is wrong, in a sentence */
+  /** what is wrong with a refused request, in a sentence */
   detail: string | undefined
 }
 
-/** An order as the service gives it back: its id, and what it was made from. */
 export interface Order {
   id: string
   [member: string]: unknown
 }
 
-/** There was no answer, or not all of it: whether the order was created is unknown. */
-export interface NoAnswer {
+/** No complete response arrived: it is unknown whether the order was created. */
+export interface NetworkError {
+  /** the reason */
   error: string
 }
 
-/** Sends an order once. Its answer must have arrived within `timeoutMs`, to the last byte. */
+/**
+ * Sends an order once.
+ *
+ * @param timeoutMs time limit for the complete response, to its last byte
+ */
 export async function postOrder(
   { request, body }: SignedOrder,
   timeoutMs: number,
-): Promise<Answer | NoAnswer> {
+): Promise<OrderResponse | NetworkError> {
   const signal = AbortSignal.timeout(Math.ceil(timeoutMs))
   let response: Response
   let text: string
@@ -38,33 +44,45 @@ export async function postOrder(
     response = await fetch(request, { body, signal })
     text = await response.text()
   } catch (error) {
-    if (signal.aborted) return { error: `no answer within ${Math.ceil(timeoutMs) / 1000} s` }
-    return { error: reasonOf(error as Error) }
+    if (signal.aborted) return { error: `no response within ${Math.ceil(timeoutMs) / 1000} s` }
+    return { error: describeFetchError(error) }
   }
   const { status, statusText, headers } = response
-  const { order, code, detail } = membersOf(text)
+  const { order, code, detail } = parseMembers(text)
   return {
     status,
     statusText,
     headers,
     body: text,
-    order: status === 201 && typeof order?.id === 'string' ? order : undefined,
+    order: status === 201 && isOrder(order) ? order : undefined,
     replayed: headers.get('idempotency-replayed') === 'true',
-    code,
-    detail,
+    code: typeof code === 'string' ? code : undefined,
+    detail: typeof detail === 'string' ? detail : undefined,
   }
 }
 
-function membersOf(text: string): Partial<Pick<Answer, 'order' | 'code' | 'detail'>> {
+/** @returns the members of a JSON object; none for any other text, such as a proxy's HTML page */
+function parseMembers(text: string): Record<string, unknown> {
   try {
-    return JSON.parse(text) ?? {}
+    const value: unknown = JSON.parse(text)
+    return isObject(value) ? value : {}
   } catch {
-    return {} // not JSON, so not an answer of the service itself
+    return {}
   }
 }
 
-/** What fetch throws says little; its cause knows, for one, that the connection was refused. */
-function reasonOf({ message, cause }: Error): string {
-  const { code, message: reason } = (cause ?? {}) as { code?: string; message?: string }
-  return [message, reason || code].filter(Boolean).join(': ').replaceAll(/\s+/g, ' ')
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null
+}
+
+function isOrder(value: unknown): value is Order {
+  return isObject(value) && typeof value.id === 'string'
+}
+
+/** Adds the cause, such as a refused connection, to the general message of `fetch`. */
+function describeFetchError(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  const { message, cause } = error
+  const reason = isObject(cause) && (cause.message || cause.code)
+  return [message, reason].filter(Boolean).join(': ').replaceAll(/\s+/g, ' ')
 }

@@ -1,62 +1,66 @@
+/** Sends the same order many times, to show that the service creates it exactly once. */
 import { postOrder } from './post-order.ts'
 import type { SignedOrder } from './sign.ts'
 
-/** What came back of the same order, sent many times. */
-export interface Tally {
+/** The responses to one order that was sent many times. */
+export interface RepeatSummary {
+  /** number of requests */
   sent: number
-  /** answers with the order that are not marked as replays */
-  firstAnswers: number
+  /** responses with the order that are not replays */
+  firstResponses: number
+  /** responses with the order that are replays */
   replays: number
-  /** how many, by the service's name for the refusal, or by the status of an answer without one */
+  /** number of refusals by problem code, or by status if the response has no code */
   refusals: Record<string, number>
-  /** requests without an answer */
+  /** requests without a complete response */
   networkErrors: number
-  /** the distinct ones; exactly one, if the order was created exactly once */
+  /** distinct ids of the order; more than one shows that the service created a duplicate */
   orderIds: string[]
-  /** the distinct ones of answers with the order; exactly one, if replays are true to the byte */
+  /** distinct bodies of the responses with the order; more than one shows that a replay differed */
   bodies: string[]
 }
 
-/** Whether the order was created exactly once, and every answer with it is the same. */
-export const isExactlyOnce = ({ orderIds, bodies }: Tally) =>
-  orderIds.length === 1 && bodies.length === 1
+/** Whether the order was created exactly once, and every response with it has the same body. */
+export function isExactlyOnce({ orderIds, bodies }: RepeatSummary): boolean {
+  return orderIds.length === 1 && bodies.length === 1
+}
 
 /**
- * Sends the same order many times, some of them at once, to show that it is created exactly once.
- * Nothing is repeated on a refusal, so that every answer of the service is counted.
+ * Sends an order many times and counts the responses. It does not retry, so that each request
+ * counts once.
  *
- * @param options `concurrency`: how many requests are on their way at most; `timeoutMs`: how long
- * each waits for its answer; `onAnswer`: hears after each how many are done
+ * @param options `concurrency`: maximum number of requests in flight; `timeoutMs`: time limit for
+ * each response; `onProgress`: called after each request with the number of finished requests
  */
 export async function repeatOrder(
   order: SignedOrder,
   times: number,
-  options: { concurrency: number; timeoutMs: number; onAnswer?: (done: number) => void },
-): Promise<Tally> {
-  const tally = { sent: 0, firstAnswers: 0, replays: 0, networkErrors: 0 }
+  options: { concurrency: number; timeoutMs: number; onProgress?: (done: number) => void },
+): Promise<RepeatSummary> {
+  const counts = { sent: 0, firstResponses: 0, replays: 0, networkErrors: 0 }
   const refusals: Record<string, number> = {}
   const orderIds = new Set<string>()
   const bodies = new Set<string>()
   let done = 0
 
   async function sendOne() {
-    tally.sent++
-    const reply = await postOrder(order, options.timeoutMs)
-    if ('error' in reply) tally.networkErrors++
-    else if (reply.order) {
-      tally[reply.replayed ? 'replays' : 'firstAnswers']++
-      orderIds.add(reply.order.id)
-      bodies.add(reply.body)
+    counts.sent++
+    const result = await postOrder(order, options.timeoutMs)
+    if ('error' in result) counts.networkErrors++
+    else if (result.order) {
+      counts[result.replayed ? 'replays' : 'firstResponses']++
+      orderIds.add(result.order.id)
+      bodies.add(result.body)
     } else {
-      const name = reply.code ?? `${reply.status}`
+      const name = result.code ?? `${result.status}`
       refusals[name] = (refusals[name] ?? 0) + 1
     }
-    options.onAnswer?.(++done)
+    options.onProgress?.(++done)
   }
 
-  async function sendWhileAnyIsLeft() {
-    while (tally.sent < times) await sendOne()
+  async function sendUntilAllAreSent() {
+    while (counts.sent < times) await sendOne()
   }
-  await Promise.all(Array.from({ length: options.concurrency }, sendWhileAnyIsLeft))
-  return { ...tally, refusals, orderIds: [...orderIds], bodies: [...bodies] }
+  await Promise.all(Array.from({ length: options.concurrency }, sendUntilAllAreSent))
+  return { ...counts, refusals, orderIds: [...orderIds], bodies: [...bodies] }
 }

@@ -1,103 +1,112 @@
-import type { Answer, NoAnswer } from './post-order.ts'
-import { isExactlyOnce, type Tally } from './repeat-order.ts'
-import type { Attempt, Outcome } from './send-order.ts'
+/** Formats what `order-once order` prints. */
+import type { NetworkError, OrderResponse } from './post-order.ts'
+import { isExactlyOnce, type RepeatSummary } from './repeat-order.ts'
+import type { Attempt, Outcome } from './send-with-retries.ts'
 import type { SignedOrder } from './sign.ts'
 
-/** The headers of an answer that are about the request, rather than its delivery. */
-const TELLING_HEADERS =
+/** The response headers that explain the result. Others, such as `Date`, are left out. */
+const DISPLAYED_HEADERS =
   /^(content-type|idempotency-replayed|location|retry-after|www-authenticate|x-ratelimit-.*|x-request-id)$/
 
-export function requestText({ request, body }: SignedOrder): string {
-  const sent = new TextDecoder().decode(body)
-  return messageText(`${request.method} ${request.url}`, [...request.headers], sent)
+export function formatRequest({ request, body }: SignedOrder): string {
+  const text = new TextDecoder().decode(body)
+  return formatMessage(`${request.method} ${request.url}`, [...request.headers], text)
 }
 
-export function answerText({ status, statusText, headers, body }: Answer): string {
-  const telling = [...headers].filter(([name]) => TELLING_HEADERS.test(name))
-  return messageText(`\n${status} ${statusText}`, telling, body)
+export function formatResponse({ status, statusText, headers, body }: OrderResponse): string {
+  const displayed = [...headers].filter(([name]) => DISPLAYED_HEADERS.test(name))
+  return formatMessage(`\n${status} ${statusText}`, displayed, body)
 }
 
-function messageText(start: string, headers: [string, string][], body: string): string {
+function formatMessage(start: string, headers: [string, string][], body: string): string {
   return [start, ...headers.map(([name, value]) => `${name}: ${value}`), '', body, ''].join('\n')
 }
 
-/** One line, such as "Attempt 1: 503 overloaded, in 4 ms; the next in 1.15 s". */
-export function attemptText(number: number, attempt: Attempt): string {
+/** One line, such as "Attempt 1: 503 overloaded (4 ms); next attempt in 1.15 s". */
+export function formatAttempt(number: number, attempt: Attempt): string {
   const { status, code, error, tookMs, waitMs } = attempt
-  const came = error ?? [status, code].filter(Boolean).join(' ')
-  const next = waitMs === undefined ? '' : `; the next in ${waitMs / 1000} s`
-  return `Attempt ${number}: ${came}, in ${tookMs} ms${next}`
+  const result = error ?? [status, code].filter(Boolean).join(' ')
+  const next = waitMs === undefined ? '' : `; next attempt in ${waitMs / 1000} s`
+  return `Attempt ${number}: ${result} (${tookMs} ms)${next}`
 }
 
-/** How it ended, in one line. */
-export function verdictText(key: string, { attempts, last, gaveUp }: Outcome): string {
+/** The result in one line. */
+export function formatOutcome(key: string, { attempts, last, stopReason }: Outcome): string {
   if ('order' in last && last.order) {
-    return `${last.replayed ? 'A replay of the order' : 'A new order'}, under the key ${key}.`
+    const result = last.replayed ? 'Replay of an existing order' : 'New order created'
+    return `${result}. Idempotency key: ${key}`
   }
-  const reason = reasonText(last)
-  if (!gaveUp) return `No order: ${reason}`
-  const tries = `${attempts.length} ${attempts.length === 1 ? 'attempt' : 'attempts'}`
-  const bound =
-    gaveUp === 'maxAttempts'
+  const reason = formatReason(last)
+  if (!stopReason) return `No order received: ${reason}`
+  const limit =
+    stopReason === 'maxAttempts'
       ? '--attempts allows no more'
-      : 'the next would come later than --max-time allows'
-  return `No order after ${tries}, and ${bound}: ${reason} Sent again with --key ${key}, it is the same order.`
+      : 'the next one would exceed --max-time'
+  return `No order received after ${formatCount(attempts.length, 'attempt')} (${limit}): ${reason} Retry with --key ${key}; this cannot create a second order.`
 }
 
-function reasonText(reply: Answer | NoAnswer): string {
-  if ('error' in reply) return `${reply.error}.`
-  const { status, statusText, code = statusText, detail } = reply
+function formatReason(result: OrderResponse | NetworkError): string {
+  if ('error' in result) return `${result.error}.`
+  const { status, statusText, code = statusText, detail } = result
   return `${status} ${code}. ${detail ?? ''}`.replaceAll(/\s+/g, ' ').trim()
 }
 
-/** The same for programs: `null` for what there is not. */
-export function outcomeForPrograms(key: string, { attempts, last, gaveUp }: Outcome) {
-  const answer = 'error' in last ? undefined : last
+function formatCount(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`
+}
+
+/** Creates the object that `--json` prints. What is absent is `null`. */
+export function createJsonReport(key: string, { attempts, last, stopReason }: Outcome) {
+  const response = 'error' in last ? undefined : last
   return {
     key,
     attempts,
-    gaveUp: gaveUp ?? null,
-    status: answer?.status ?? null,
-    code: answer?.code ?? null,
-    detail: answer?.detail ?? null,
-    replayed: answer?.replayed ?? false,
-    order: answer?.order ?? null,
+    stopReason: stopReason ?? null,
+    status: response?.status ?? null,
+    code: response?.code ?? null,
+    detail: response?.detail ?? null,
+    replayed: response?.replayed ?? false,
+    order: response?.order ?? null,
   }
 }
 
-export function tallyText(tally: Tally): string {
+/** The counts of `--repeat`, one per line. */
+export function formatRepeatCounts(summary: RepeatSummary): string {
   const rows: [string, number][] = [
-    ['sent', tally.sent],
-    ['first answers', tally.firstAnswers],
-    ['replays', tally.replays],
-    ...Object.entries(tally.refusals).map(([name, count]): [string, number] => [
+    ['sent', summary.sent],
+    ['first responses', summary.firstResponses],
+    ['replays', summary.replays],
+    ...Object.entries(summary.refusals).map(([name, count]): [string, number] => [
       `refused: ${name}`,
       count,
     ]),
-    ['network errors', tally.networkErrors],
-    ['distinct order ids', tally.orderIds.length],
-    ['distinct bodies', tally.bodies.length],
+    ['network errors', summary.networkErrors],
+    ['distinct order ids', summary.orderIds.length],
+    ['distinct bodies', summary.bodies.length],
   ]
   const width = Math.max(...rows.map(([name]) => name.length))
   return rows.map(([name, count]) => `${name.padEnd(width)} ${`${count}`.padStart(8)}`).join('\n')
 }
 
-/** What a newcomer may wonder about, a line each. */
-export function tallyHints({ refusals }: Tally): string[] {
-  const busy = refusals['request-in-progress']
+/** Explains the refusals that are usual with `--repeat`, one per line. */
+export function explainRefusals({ refusals }: RepeatSummary): string[] {
+  const inProgress = refusals['request-in-progress']
   const limited = refusals['rate-limit-exceeded']
   return [
-    busy ? `${busy} came while the first was at work: sent again, they get its answer.` : [],
+    inProgress
+      ? `${formatCount(inProgress, 'request')} arrived while the first was in flight. A retry receives its response.`
+      : [],
     limited
-      ? `${limited} met the rate limit: to let all through, start the service with RATE_LIMIT_MAX=100000.`
+      ? `${formatCount(limited, 'request')} exceeded the rate limit. To allow more, start the service with RATE_LIMIT_MAX=100000.`
       : [],
   ].flat()
 }
 
-/** What the tally shows, in one line. */
-export function tallyVerdictText(key: string, tally: Tally): string {
-  const { sent, orderIds, bodies } = tally
-  if (isExactlyOnce(tally)) return `Sent ${sent} times, created once: the order ${orderIds[0]}.`
-  if (orderIds.length === 0) return `No order came back under the key ${key}.`
-  return `NOT exactly once: ${orderIds.length} orders in ${bodies.length} bodies under the key ${key}.`
+/** The result of `--repeat` in one line. */
+export function formatRepeatResult(key: string, summary: RepeatSummary): string {
+  const { sent, orderIds, bodies } = summary
+  if (isExactlyOnce(summary))
+    return `Sent ${formatCount(sent, 'time')}, created once: order ${orderIds[0]}.`
+  if (orderIds.length === 0) return `No order received. Idempotency key: ${key}`
+  return `NOT exactly once: ${formatCount(orderIds.length, 'order')}, ${bodies.length} different bodies. Idempotency key: ${key}`
 }

@@ -1,8 +1,9 @@
+/** Signs an order: its body, its key and its signature are the same in every attempt. */
 import { createHmac } from 'node:crypto'
 
-/** An order that is ready to be sent, as often as need be: always the same key and the same bytes. */
+/** An order that is ready to be sent, any number of times. */
 export interface SignedOrder {
-  /** without the body, which a `Request` can give only once */
+  /** has no body, because a `Request` can send its body only once */
   request: Request
   body: Uint8Array<ArrayBuffer>
 }
@@ -10,18 +11,18 @@ export interface SignedOrder {
 /**
  * Signs a body: the HMAC-SHA256 (RFC 2104) of its exact bytes, as 64 hex digits.
  *
- * @param body the bytes that will be sent; formatted anew, they need another signature
+ * @param body the bytes as they will be sent; the same JSON in another format needs another signature
  */
 export function sign(body: Uint8Array, secret: string): string {
   return createHmac('sha256', secret).update(body).digest('hex')
 }
 
 /**
- * Signs an order and puts it under its key.
+ * Signs an order and adds its idempotency key.
  *
- * @param url where the service is, such as http://127.0.0.1:8080
- * @param key the Idempotency-Key: one for each new order
- * @throws {TypeError} if `url` is no URL, or `key` cannot be sent in a header
+ * @param url address of the service, such as http://127.0.0.1:8080
+ * @param key the idempotency key: a new one for each new order
+ * @throws {TypeError} if `url` is not a URL, or `key` is not a valid header value
  */
 export function signOrder(
   url: string,
@@ -36,7 +37,7 @@ export function signOrder(
       'Idempotency-Key': key,
       'X-Signature': sign(body, secret),
     },
-    // To follow a redirect could turn the POST into a GET (RFC 9110 §15.4.2).
+    // A followed redirect could turn the POST into a GET (RFC 9110 §15.4.2).
     redirect: 'manual',
   })
   return { request, body }

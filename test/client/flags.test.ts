@@ -1,12 +1,14 @@
+import { ok } from 'node:assert/strict'
 import { describe, expect, test } from 'vitest'
 import { readFlags, UsageError } from '../../src/client/flags.ts'
 
 const ITEM = ['--item', 'book', '--amount', '500']
 
 describe('the flags', () => {
-  test('have defaults, and a new key each time', async () => {
-    const [one, other] = [await readFlags(ITEM), await readFlags(ITEM)]
-    expect(one).toMatchObject({
+  test('have defaults, and each command has a new key', async () => {
+    const [first, second] = [await readFlags(ITEM), await readFlags(ITEM)]
+    ok(first !== 'help' && second !== 'help')
+    expect(first).toMatchObject({
       maxAttempts: 10,
       maxTimeMs: 60_000,
       timeoutMs: 10_000,
@@ -14,19 +16,21 @@ describe('the flags', () => {
       json: false,
       order: { request: { url: 'http://127.0.0.1:8080/orders' } },
     })
-    expect(one?.key).not.toBe(other?.key)
+    expect(second.key).not.toBe(first.key)
   })
 
-  test('give durations in seconds', async () => {
+  test('take durations in seconds', async () => {
     expect(await readFlags([...ITEM, '--max-time', '0.5', '--timeout', '2'])).toMatchObject({
       maxTimeMs: 500,
       timeoutMs: 2000,
     })
   })
 
-  test('repeat 10 at once by default', async () => {
-    const { repeat } = (await readFlags([...ITEM, '--repeat', '20'])) ?? {}
-    expect(repeat).toEqual({ times: 20, concurrency: 10 })
+  test('repeat with 10 requests in flight by default', async () => {
+    expect(await readFlags([...ITEM, '--repeat', '20'])).toHaveProperty('repeat', {
+      times: 20,
+      concurrency: 10,
+    })
   })
 
   test.each<[string, string[]]>([
@@ -34,22 +38,22 @@ describe('the flags', () => {
     ['Unexpected argument', [...ITEM, 'pen']],
     ['--amount', ['--item', 'book', '--amount', '-1']],
     ['--amount must be a number, not ""', ['--item', 'book', '--amount', '']],
-    ['--item does not go with --file', ['--file', 'order.json', '--item', 'book']],
+    ['--item cannot be combined with --file', ['--file', 'order.json', '--item', 'book']],
     ['--file cannot be read', ['--file', '/nowhere/order.json']],
-    ['--attempts does not go with --repeat', [...ITEM, '--repeat', '2', '--attempts', '2']],
-    ['--max-time does not go with --repeat', [...ITEM, '--repeat', '2', '--max-time', '2']],
-    ['--concurrency goes with --repeat', [...ITEM, '--concurrency', '2']],
+    ['--attempts cannot be combined with --repeat', [...ITEM, '--repeat', '2', '--attempts', '2']],
+    ['--max-time cannot be combined with --repeat', [...ITEM, '--repeat', '2', '--max-time', '2']],
+    ['--concurrency needs --repeat', [...ITEM, '--concurrency', '2']],
     ['--repeat must be a whole number from 1 to', [...ITEM, '--repeat', '0']],
     ['--attempts must be a whole number from 1 to', [...ITEM, '--attempts', '1.5']],
-    ['--timeout must be a number above 0', [...ITEM, '--timeout', 'soon']],
+    ['--timeout must be a number greater than 0', [...ITEM, '--timeout', 'soon']],
     ['--key must be visible ASCII characters', [...ITEM, '--key', 'ключ']],
     ['--url must be a URL', [...ITEM, '--url', '127.0.0.1:8080']],
     ['--url must be a URL', [...ITEM, '--url', 'ftp://127.0.0.1']],
     ['--url must be a URL', [...ITEM, '--url', 'http://user:word@127.0.0.1']],
   ])('are refused: %s', async (reason, args) => {
-    const refusal = await readFlags(args).catch((error) => error)
-    expect(refusal).toBeInstanceOf(UsageError)
-    expect(refusal.message).toContain(reason)
-    expect(refusal.message).not.toContain('\n')
+    const error = await readFlags(args).catch((error) => error)
+    expect(error).toBeInstanceOf(UsageError)
+    expect(error.message).toContain(reason)
+    expect(error.message).not.toContain('\n')
   })
 })

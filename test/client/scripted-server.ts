@@ -1,41 +1,49 @@
+/** An HTTP server with scripted responses. */
+import { ok } from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { onTestFinished } from 'vitest'
 
-/** What a server does with a request that has arrived. */
+/** What the server does when a request has arrived. */
 export type Step = (response: ServerResponse) => void
 
 export const ORDER_ID = '0191e2a0-0000-7000-8000-000000000001'
 
-export function answers(status: number, body: object, headers: Record<string, string> = {}): Step {
+export function respondWith(
+  status: number,
+  body: object,
+  headers: Record<string, string> = {},
+): Step {
   return (response) => {
     response.writeHead(status, { 'content-type': 'application/json', ...headers })
     response.end(JSON.stringify(body))
   }
 }
 
-export const created = answers(201, { order: { id: ORDER_ID } })
+export const respondCreated = respondWith(201, { order: { id: ORDER_ID } })
 
-export const refuses = (status: number, code: string, headers: Record<string, string> = {}) =>
-  answers(status, { status, code, detail: `This is ${code}.` }, headers)
+export function refuseWith(status: number, code: string, headers?: Record<string, string>): Step {
+  return respondWith(status, { status, code, detail: `This is ${code}.` }, headers)
+}
 
-/** Cuts the connection without an answer. */
-export const resets: Step = (response) => void response.socket?.resetAndDestroy()
+/** Responds like a proxy whose service is down. */
+export const respondWithHtml: Step = (response) => void response.writeHead(502).end('<html>')
 
-/** Cuts the connection in the middle of the answer. */
-export const breaksOff: Step = (response) => {
+/** Resets the connection without a response. */
+export const resetConnection: Step = (response) => void response.socket?.resetAndDestroy()
+
+/** Closes the connection in the middle of the response. */
+export const truncateResponse: Step = (response) => {
   response.writeHead(201, { 'content-length': 100 })
   response.write('{"order":', () => response.socket?.destroy())
 }
 
-/** Never answers. */
-export const hangs: Step = () => {}
+export const neverRespond: Step = () => {}
 
 /**
- * Starts an HTTP server that does one step for each request; the last one, from then on, for all.
+ * Starts a server that runs the next step for each request, and the last step for all further ones.
  *
- * @returns the requests that have arrived so far
+ * @returns `requests`: those that have arrived so far
  */
 export async function startScriptedServer(...script: Step[]) {
   const requests: { path: string; key: unknown; signature: unknown; body: Buffer }[] = []
@@ -51,6 +59,7 @@ export async function startScriptedServer(...script: Step[]) {
     server.closeAllConnections()
     server.close()
   })
-  const { port } = server.address() as AddressInfo
-  return { url: `http://127.0.0.1:${port}`, requests }
+  const address = server.address()
+  ok(typeof address === 'object' && address !== null)
+  return { url: `http://127.0.0.1:${address.port}`, requests }
 }
