@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
-import { writeCompleted } from '../../packages/idempotency/src/stores/record.ts'
+import { formatCompleted } from '../../packages/idempotency/src/stores/record.ts'
 import { newKey, send } from '../support/client.ts'
 import { createTestStores, startInstance } from '../support/service.ts'
 
@@ -40,7 +40,7 @@ describe('docs/operations.md', () => {
     for (const link of links) expect(anchors).toContain(link)
   })
 
-  test('brings back lost orders from the answers that Redis remembers, to the byte', async () => {
+  test('brings back lost orders from the responses that Redis remembers, to the byte', async () => {
     const stores = await createTestStores({ redis: false })
     const { sql } = stores.database
     const { port } = await startInstance(stores)
@@ -52,17 +52,17 @@ describe('docs/operations.md', () => {
     const first = await Promise.all(requests.map((request) => send(port, request)))
     const rows = await sql`select idempotency_key, request_fingerprint from orders`
     const remembered = first.map(({ status, text, json }) =>
-      writeCompleted({
+      formatCompleted({
         fingerprint: rows.find((row) => row.idempotency_key === json.order.idempotency_key)
           ?.request_fingerprint,
-        answer: { statusCode: status, headers: {}, body: text },
+        response: { statusCode: status, headers: {}, body: text },
       }),
     )
     await sql`delete from orders where user_id <> 'was not lost'`
 
     const [, procedure = ''] = /```sql\n([\s\S]*?)```/.exec(page) ?? []
     const [create, copy, ...insert] = procedure.split('\n').map((line) => line.trim())
-    expect(copy).toMatch(/^\\copy remembered from answers\.jsonl /) // psql's
+    expect(copy).toMatch(/^\\copy remembered from responses\.jsonl /) // psql's
     await sql.begin(async (session) => {
       await session.unsafe(create as string)
       const lines = [...remembered, '{"state":"in_flight"}']

@@ -97,7 +97,7 @@ describe('a problem document', () => {
   test('does not take garbage behind a request at work for a second request to answer', async () => {
     const gate = createGate()
     const { port } = await startService({
-      orders: heldBy(gate),
+      wrapOrders: heldBy(gate),
     })
     const key = newKey()
     const body = JSON.stringify(ORDER)
