@@ -157,7 +157,7 @@ describe('a problem document', () => {
     expect(reply.status).toBe(500)
     expect(reply.json).toEqual({
       type: '/problems/internal-error',
-      title: 'Something went wrong on our side',
+      title: 'The service failed',
       status: 500,
       detail: 'The request could not be completed. It is safe to repeat it.',
       code: 'internal-error',

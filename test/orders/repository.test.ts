@@ -51,7 +51,7 @@ describe('orders that come together', () => {
     expect(amounts.size).toBe(100)
     for (const [i, result] of results.entries()) {
       if (result.status === 'rejected') throw result.reason
-      expect(result.value).toMatchObject({ inserted: true, order: { amount: `${i + 1}` } })
+      expect(result.value).toMatchObject({ inserted: true, order: { amount: i + 1 } })
       expect(amounts.get(result.value.order.id)).toBe(i + 1)
     }
   })

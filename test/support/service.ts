@@ -38,6 +38,7 @@ export async function startInstance(
     RATE_LIMIT_MAX: NO_LIMIT,
     DATABASE_URL: databaseUrl,
     REDIS_URL: redisUrl,
+    ...(redisUrl === undefined && { IDEMPOTENCY_STORE: 'memory' }),
     ...env,
   })
   const logLines: Record<string, unknown>[] = []
