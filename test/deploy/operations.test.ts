@@ -62,7 +62,7 @@ describe('docs/operations.md', () => {
 
     const [, procedure = ''] = /```sql\n([\s\S]*?)```/.exec(page) ?? []
     const [create, copy, ...insert] = procedure.split('\n').map((line) => line.trim())
-    expect(copy).toMatch(/^\\copy remembered from answers\.jsonl /) // a command of psql; the loop below copies
+    expect(copy).toMatch(/^\\copy remembered from responses\.jsonl /) // a command of psql; the loop below copies
     await sql.begin(async (session) => {
       await session.unsafe(create as string)
       const lines = [...records, '{"state":"in_flight"}']

@@ -163,7 +163,7 @@ describe('a problem document', () => {
       code: 'internal-error',
     })
     const log = JSON.stringify(logLines)
-    expect(log).toContain('relation \\"orders\\" does not exist')
+    expect(log).toContain('relation \\"public.orders\\" does not exist')
     expect(log).not.toContain(key)
 
     await database.sql`alter table elsewhere rename to orders`
