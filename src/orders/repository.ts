@@ -174,12 +174,14 @@ export const ordersRepository = fastifyPlugin(
     options: { maxBatch: number; wrap?: (orders: OrdersRepository) => OrdersRepository },
   ) => {
     const { maxBatch, wrap = (orders) => orders } = options
-    const repository = createOrdersRepository(app.postgres, {
-      maxBatch,
-      onBatch: app.metrics.countInsert,
-      onRowMismatch: app.metrics.countRowMismatch,
-    })
-    app.decorate('orders', wrap(app.tracer ? traceOrders(repository, app.tracer) : repository))
+    const orders = wrap(
+      createOrdersRepository(app.postgres, {
+        maxBatch,
+        onBatch: app.metrics.countInsert,
+        onRowMismatch: app.metrics.countRowMismatch,
+      }),
+    )
+    app.decorate('orders', app.tracer ? traceOrders(orders, app.tracer) : orders)
   },
   { name: 'orders-repository', dependencies: ['metrics', 'postgres'] },
 )

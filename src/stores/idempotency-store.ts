@@ -63,8 +63,8 @@ export const idempotencyStore = fastifyPlugin(
     options: { settings: Settings; wrap?: (store: IdempotencyStore) => IdempotencyStore },
   ) => {
     const { settings, wrap = (store) => store } = options
-    const store = createIdempotencyStore(app, settings)
-    app.decorate('idempotencyStore', wrap(app.tracer ? traceStore(store, app.tracer) : store))
+    const store = wrap(createIdempotencyStore(app, settings))
+    app.decorate('idempotencyStore', app.tracer ? traceStore(store, app.tracer) : store)
   },
   { name: 'idempotency-store', dependencies: ['postgres', 'redis'] },
 )
