@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { join } from 'node:path'
+import { resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { freePort } from '../../src/storage/free-port.ts'
@@ -39,9 +39,9 @@ export async function startService(
   { processes, env }: Pick<Case, 'processes' | 'env'>,
 ): Promise<Service> {
   // Older checkouts have `dist/server.js`, and no `off` for the rate limit.
-  const main = join(checkout, 'dist/main.js')
+  const main = resolve(checkout, 'dist/main.js')
   const isNew = existsSync(main)
-  const args = isNew ? [main, 'serve'] : [join(checkout, 'dist/server.js')]
+  const args = isNew ? [main, 'serve'] : [resolve(checkout, 'dist/server.js')]
   const database = await stores.createDatabase()
   const service = await start(args, stores, {
     WORKERS: `${processes}`,
