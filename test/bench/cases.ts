@@ -1,109 +1,118 @@
-import { ORDER, sign } from '../support/client.ts'
+// What is measured: kinds of requests, and the cases of the table and of the chart.
+import { createHmac, randomUUID } from 'node:crypto'
 
-/** What is measured. */
-export interface Case {
-  name: string
-  kind: Kind
-  /** of the service; 0 if there is none */
-  processes: number
-  connections: number
-  /** one of a series over the number of connections */
-  sweep: boolean
-}
-
-/** What is sent to whom, and what is to come back. */
-export interface Recipe {
-  program: 'service' | 'bare' | 'pgbench'
-  env?: Record<string, string>
+/** One kind of request and the response that it must get. */
+export interface Traffic {
   body: string
   signature: string
-  /** how many of ten requests take a key that has an order already */
-  knownInTen: number
+  /** undefined: each request has a new key */
+  keys?: string[]
   status: number
-  /** whether each new key makes an order */
-  creates: boolean
+  isReplay: boolean
+  createsOrder: boolean
 }
 
-const BODY = JSON.stringify(ORDER)
-const OTHER_BODY = JSON.stringify({ ...ORDER, amount: ORDER.amount + 1 })
-const NEW: Recipe = {
-  program: 'service',
-  body: BODY,
-  signature: sign(BODY),
-  knownInTen: 0,
-  status: 201,
-  creates: true,
-}
-
-/** The kinds of cases, in the words of the report. */
-export const RECIPES = {
-  'new orders': NEW,
-  replays: { ...NEW, knownInTen: 10, creates: false },
-  '90 % new, 10 % replays': { ...NEW, knownInTen: 1 },
-  'used key, other body (409)': {
-    ...NEW,
-    body: OTHER_BODY,
-    signature: sign(OTHER_BODY),
-    knownInTen: 10,
-    status: 409,
-    creates: false,
-  },
-  'over the limit (429)': {
-    ...NEW,
-    // A window that does not end in between.
-    env: { RATE_LIMIT_MAX: '10', RATE_LIMIT_WINDOW_SECONDS: '86400' },
-    status: 429,
-    creates: false,
-  },
-  'wrong signature (401)': {
-    ...NEW,
-    signature: sign(BODY, 'another secret'),
-    status: 401,
-    creates: false,
-  },
-  'one insert per request': { ...NEW, env: { INSERT_BATCH_MAX: '1' } },
-  'bare Fastify': { ...NEW, program: 'bare', creates: false },
-  'Postgres alone (pgbench)': { ...NEW, program: 'pgbench' },
-} satisfies Record<string, Recipe>
-
-export type Kind = keyof typeof RECIPES
-
-/** Fewer clients leave Postgres idle, many more wait for each other. */
-export const PGBENCH_CLIENTS = 32
-
-const SWEEP = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
-
-/** All cases, each one once. @param options `processes`: the larger number of them */
-export function listCases(options: {
+/** One program under one load. */
+export interface Case {
+  name: string
+  program: 'service' | 'bare Fastify' | 'pgbench'
+  traffic: Traffic
+  env: Record<string, string>
   processes: number
   connections: number
-  sweep: boolean
-}): Case[] {
-  const { processes, connections } = options
-  const both = [1, processes]
-  const cases = [
-    createCase('Postgres alone (pgbench)', 0, PGBENCH_CLIENTS),
-    createCase('one insert per request', 1, connections),
-    createCase('one insert per request', 1, 1),
-    createCase('new orders', 1, 1),
-  ]
-  for (const kind of Object.keys(RECIPES) as Kind[]) {
-    if (kind === 'one insert per request' || RECIPES[kind].program === 'pgbench') continue
-    cases.push(...both.map((count) => createCase(kind, count, connections)))
-  }
-  if (options.sweep) {
-    for (const width of SWEEP) {
-      cases.push(...both.map((count) => createCase('new orders', count, width, true)))
-    }
-  }
-  const names = new Set<string>()
-  return cases.filter(({ name }) => !names.has(name) && names.add(name))
+  /** the case that the table compares it with */
+  reference?: Case | undefined
 }
 
-function createCase(kind: Kind, processes: number, connections: number, sweep = false): Case {
-  const of = processes === 0 ? [] : [plural(processes, 'process', 'processes')]
-  const name = [kind, ...of, plural(connections, 'connection', 'connections')].join(', ')
-  return { name, kind, processes, connections, sweep }
-}
+/** The service's default outside production. */
+const SECRET = 'super-secret-key'
+const BODY = JSON.stringify({ user_id: 'user-1', item: 'book', amount: 500 })
 
-const plural = (count: number, one: string, many: string) => `${count} ${count === 1 ? one : many}`
+export const NEW_ORDERS: Traffic = {
+  body: BODY,
+  signature: createHmac('sha256', SECRET).update(BODY).digest('hex'),
+  status: 201,
+  isReplay: false,
+  createsOrder: true,
+}
+/** The warm-up creates the orders that are replayed; many, to spread the load over many keys. */
+export const FIRST_ORDERS = {
+  ...NEW_ORDERS,
+  keys: Array.from({ length: 1_000 }, () => randomUUID()),
+}
+export const REPLAYS: Traffic = { ...FIRST_ORDERS, isReplay: true, createsOrder: false }
+const NO_ORDERS: Traffic = { ...NEW_ORDERS, createsOrder: false }
+
+/** Enough to keep two processes busy, and few enough for short waits. */
+export const CONNECTIONS = 64
+/** Fewer clients leave Postgres idle; many more wait for each other. */
+const PGBENCH_CLIENTS = 32
+
+export const CHART_CONNECTIONS = [1, 2, 4, 8, 16, 32, 64, 128, 256]
+export const CHART_PROCESSES = [1, 2]
+
+const DEFAULTS = {
+  program: 'service',
+  traffic: NEW_ORDERS,
+  env: {},
+  processes: 1,
+  connections: CONNECTIONS,
+} as const
+const pgbench: Case = {
+  ...DEFAULTS,
+  name: 'PostgreSQL alone (pgbench)',
+  program: 'pgbench',
+  connections: PGBENCH_CLIENTS,
+}
+const bareFastify: Case = {
+  ...DEFAULTS,
+  name: 'bare Fastify route',
+  program: 'bare Fastify',
+  traffic: NO_ORDERS,
+}
+const bareFastify2: Case = { ...bareFastify, processes: 2 }
+const newOrders: Case = { ...DEFAULTS, name: 'new orders', reference: pgbench }
+const replays: Case = { ...DEFAULTS, name: 'replays', traffic: REPLAYS, reference: bareFastify }
+const refused: Case = { ...DEFAULTS, name: 'refused', reference: bareFastify }
+
+/** The rows of the table. */
+export const TABLE_CASES: Case[] = [
+  newOrders,
+  { ...newOrders, processes: 2 },
+  { ...newOrders, connections: 1, reference: undefined },
+  {
+    ...newOrders,
+    name: 'new orders, one insert per request',
+    env: { INSERT_BATCH_MAX: '1' },
+    reference: newOrders,
+  },
+  pgbench,
+  replays,
+  { ...replays, processes: 2, reference: bareFastify2 },
+  {
+    ...refused,
+    name: 'refused: over the rate limit (429)',
+    traffic: { ...NO_ORDERS, status: 429 },
+    // A day: the window must not end during the measurement.
+    env: { RATE_LIMIT_MAX: '10', RATE_LIMIT_WINDOW_SECONDS: '86400' },
+  },
+  {
+    ...refused,
+    name: 'refused: wrong signature (401)',
+    traffic: { ...NO_ORDERS, status: 401, signature: '0'.repeat(64) },
+  },
+  bareFastify,
+  bareFastify2,
+]
+
+/** The points of the chart, without those that are rows of the table. */
+export const CHART_CASES = CHART_CONNECTIONS.flatMap((connections) =>
+  CHART_PROCESSES.map((processes): Case => ({ ...newOrders, processes, connections })),
+).filter((point) => !TABLE_CASES.some((row) => describeCase(row) === describeCase(point)))
+
+/** The name with what it does not say; different for each case. */
+export function describeCase({ name, program, processes, connections }: Case): string {
+  const processText = processes === 1 ? '1 process' : `${processes} processes`
+  const connectionText = connections === 1 ? '1 connection' : `${connections} connections`
+  return `${name}, ${program === 'pgbench' ? '' : `${processText}, `}${connectionText}`
+}

@@ -1,140 +1,94 @@
+// Sends orders with autocannon, and measures rate and latency of the responses.
 import { randomUUID } from 'node:crypto'
 import autocannon from 'autocannon'
-import { v7 as uuidv7 } from 'uuid'
-import { meanOf, quantile } from './statistics.ts'
+import type { Traffic } from './cases.ts'
+import type { Speed } from './measure.ts'
+import { percentile } from './statistics.ts'
 
-/** Requests to send, all with one body. */
 export interface Load {
   port: number
+  traffic: Traffic
   connections: number
-  /** a multiple of `connections` */
-  requests: number
-  body: string
-  signature: string
-  /** keys that have orders already */
-  knownKeys: string[]
-  /** how many of ten requests take a known key; the others take a new one */
-  knownInTen: number
-  /** whether new keys ascend with time; otherwise they are random */
-  orderedKeys: boolean
+  /** how many requests each connection sends, one after the other */
+  requestsEach: number
 }
 
 /**
- * What came back. Rate and latencies are those of the time in which all connections were at work:
- * from the moment when the last one had its first answer until the first one had its last.
+ * The speed is that of the time in which all connections were busy: from the first response on the last
+ * connection until the last response on the first connection to finish.
  */
-export interface Answers {
-  requests: number
-  /** how many requests had a new key */
-  newKeys: number
-  /** how often which status came */
+export interface LoadResult extends Speed {
+  /** how many responses had which status */
   statuses: Record<string, number>
-  /** connections that failed and requests that were not answered in time */
+  /** how many responses were marked as replays */
+  replays: number
+  /** connections that failed, and requests that timed out */
   errors: number
-  /** how many answers came while all connections were at work */
+  /** how many responses came while all connections were busy */
   counted: number
-  perSecond: number
-  /** ms */
-  p50: number
-  p99: number
-  mean: number
-  /** µs of CPU of this process, for all requests */
-  cpu: number
 }
 
-/** How often autocannon looks whether it has come to an end; by default once a second. */
+/** How often autocannon checks whether it has finished; its default is once a second. */
 const SAMPLE_MS = 20
 
-process.on('message', (load: Load) => {
-  send(load).then(
-    (answers) => process.send?.({ answers }),
-    (error) => process.send?.({ error: String(error) }),
-  )
-})
-process.on('disconnect', () => process.exit())
-
-async function send(load: Load): Promise<Answers> {
-  const before = process.cpuUsage()
-  const keys = keysOf(load)
+/** Sends all requests and waits for all responses. */
+export async function sendLoad(load: Load): Promise<LoadResult> {
+  const { port, traffic, connections, requestsEach } = load
+  let sent = 0
+  const nextKey = () => traffic.keys?.[sent++ % traffic.keys.length] ?? randomUUID()
   const statuses: Record<string, number> = {}
-  const window = createWindow(load)
+  let replays = 0
+  const received = new Map<autocannon.Client, number>()
+  // autocannon's own histogram counts whole milliseconds.
+  const latencies: number[] = []
+  let startedAt: number | undefined
+  let endedAt: number | undefined
+
   const { errors } = await new Promise<autocannon.Result>((resolve, reject) => {
     const run = autocannon(
       {
-        url: `http://127.0.0.1:${load.port}/orders`,
+        url: `http://127.0.0.1:${port}/orders`,
         method: 'POST',
-        connections: load.connections,
-        amount: load.requests,
+        connections,
+        amount: connections * requestsEach,
         sampleInt: SAMPLE_MS,
-        body: load.body,
-        headers: { 'Content-Type': 'application/json', 'X-Signature': load.signature },
-        // All is prepared before the first is sent: the time of this process is the service's, too.
+        body: traffic.body,
+        headers: { 'Content-Type': 'application/json', 'X-Signature': traffic.signature },
         setupClient: (client) => {
-          const share = Array.from({ length: load.requests / load.connections }, () => ({
-            headers: { 'Idempotency-Key': keys.next() },
-          }))
-          client.setRequests(share)
+          // Prepared before the first request is sent: the load shares its cores with the service.
+          const request = () => ({ headers: { 'Idempotency-Key': nextKey() } })
+          client.setRequests(Array.from({ length: requestsEach }, request))
+          client.on('headers', (message) => {
+            if (isReplay(message)) replays++
+          })
         },
       },
       (error, result) => (error ? reject(error) : resolve(result)),
     )
-    run.on('response', (client, status, _bytes, ms) => {
+    run.on('response', (client, status, _bytes, latencyMs) => {
       statuses[status] = (statuses[status] ?? 0) + 1
-      window.note(client, ms)
+      const count = (received.get(client) ?? 0) + 1
+      received.set(client, count)
+      if (received.size < connections || endedAt !== undefined) return
+      if (startedAt === undefined) startedAt = performance.now()
+      else latencies.push(latencyMs)
+      if (count === requestsEach) endedAt = performance.now()
     })
   })
-  const { user, system } = process.cpuUsage(before)
   return {
-    requests: load.requests,
-    newKeys: keys.newKeys(),
     statuses,
+    replays,
     errors,
-    ...window.figures(),
-    cpu: user + system,
+    counted: latencies.length,
+    rate: (latencies.length / ((endedAt ?? Number.NaN) - (startedAt ?? Number.NaN))) * 1000,
+    p50Ms: percentile(latencies, 0.5),
+    p99Ms: percentile(latencies, 0.99),
   }
 }
 
-/** The time in which all connections are at work, and the latencies in it. */
-function createWindow({ connections, requests }: Load) {
-  const answered = new Map<autocannon.Client, number>()
-  // autocannon's own histogram knows whole milliseconds only.
-  const latencies = new Float64Array(requests)
-  let recorded = 0
-  let beganAt = Number.NaN
-  let endedAt = Number.NaN
-  return {
-    note(client: autocannon.Client, ms: number): void {
-      const count = (answered.get(client) ?? 0) + 1
-      answered.set(client, count)
-      if (count === 1 && answered.size === connections) {
-        beganAt = performance.now()
-      } else if (beganAt > 0 && !(endedAt > 0)) {
-        latencies[recorded++] = ms
-        if (count === requests / connections) endedAt = performance.now()
-      }
-    },
-    figures() {
-      const sorted = latencies.subarray(0, recorded).sort()
-      return {
-        counted: recorded,
-        perSecond: (recorded / (endedAt - beganAt)) * 1000,
-        p50: quantile(sorted, 0.5),
-        p99: quantile(sorted, 0.99),
-        mean: meanOf(sorted),
-      }
-    },
-  }
-}
-
-function keysOf({ knownKeys, knownInTen, orderedKeys }: Load) {
-  let known = 0
-  let fresh = 0
-  return {
-    next(): string {
-      if ((known + fresh) % 10 < knownInTen) return knownKeys[known++ % knownKeys.length] as string
-      fresh++
-      return orderedKeys ? uuidv7() : randomUUID()
-    },
-    newKeys: () => fresh,
-  }
+/** @param message what autocannon's parser reports; its headers are names and values in turn */
+function isReplay(message: unknown): boolean {
+  const { headers } = message as { headers: string[] }
+  const index = headers.findIndex((name) => name.toLowerCase() === 'idempotency-replayed')
+  return headers[index + 1] === 'true'
 }

@@ -1,140 +1,103 @@
-import { randomUUID } from 'node:crypto'
-import { type Case, RECIPES, type Recipe } from './cases.ts'
-import { cpuPerRequest } from './cpu-time.ts'
-import type { Answers, Load } from './load.ts'
-import type { LoadGenerator } from './load-generator.ts'
-import { measurePgbench } from './pgbench.ts'
-import type { Run } from './results.ts'
-import { type Service, startService } from './service.ts'
-import type { World } from './world.ts'
+// Measures a running program, and checks that no order was lost or made twice.
+import assert from 'node:assert/strict'
+import { FIRST_ORDERS, type Traffic } from './cases.ts'
+import { sendLoad } from './load.ts'
+import { runPgbench } from './pgbench.ts'
+import type { Service } from './service.ts'
+import type { Stores } from './stores.ts'
 
-/** How many orders the replays are spread over. */
-const KNOWN_KEYS = 1_000
-
-/** By then each process has compiled its hot code, however few connections are measured then. */
-const WARM_UP = { connections: 64, requests: 16_384 }
-/** Enough to tell a rate by. */
-const FIRST_REQUESTS = 500
-
-/** Enough for all connections to be at work together, though one may take a second to open. */
-const LEAST_SHARE = 50
-/** Of the requests, how many are to be answered in that time. */
-const LEAST_COUNTED = 1 / 4
-
-/** Measures one case once, on a service of its own and empty stores, for about so many seconds. */
-export async function measure(plan: Case, round: number, seconds: number, world: World) {
-  const recipe: Recipe = RECIPES[plan.kind]
-  await world.stores.empty()
-  if (recipe.program === 'pgbench') return measurePgbench(plan, round, seconds, world)
-  const service = await (recipe.program === 'bare'
-    ? startService('bare', { folder: world.folder, processes: plan.processes, env: {} })
-    : world.startService(plan.processes, recipe.env))
-  try {
-    return await measureService(plan, round, seconds, world, service)
-  } finally {
-    await service.stop()
-  }
+/** What clients see. */
+export interface Speed {
+  /** requests per second */
+  rate: number
+  p50Ms: number
+  p99Ms: number
 }
 
-async function measureService(
-  plan: Case,
-  round: number,
-  seconds: number,
-  { stores, load }: World,
+/** Also the CPU time of each program, in µs for each request. */
+export interface Figures extends Speed {
+  cpuUs: { service: number; postgres: number; redis: number }
+}
+
+/** After these, each process has compiled its hot code, however few connections are measured then. */
+const WARM_UP = { connections: 64, requestsEach: 256 }
+/** Requests that show how many there can be in a second; at least some on each connection. */
+const TRIAL_REQUESTS = 500
+const MIN_REQUESTS_EACH = 50
+/** Of all responses, so many must come while all connections are busy. */
+const MIN_COUNTED_SHARE = 1 / 4
+
+/** Creates the orders that are replayed, and sends each kind of traffic before it is measured. */
+export async function warmUp({ port }: Service, traffics: Traffic[]): Promise<void> {
+  await sendLoad({ port, traffic: FIRST_ORDERS, connections: 10, requestsEach: 100 })
+  for (const traffic of traffics) await sendLoad({ port, traffic, ...WARM_UP })
+}
+
+/**
+ * Measures a warm service for about so many seconds.
+ *
+ * @throws if a response is not the expected one, a connection fails, or the orders in Postgres are not
+ * exactly the acknowledged ones
+ */
+export async function measureService(
   service: Service,
-): Promise<Run> {
-  const recipe: Recipe = RECIPES[plan.kind]
-  const prepare = async () => ({
-    ...loadOf(recipe, service.port, plan.connections),
-    knownKeys: recipe.knownInTen > 0 ? await createOrders(service.port, load) : [],
+  stores: Stores,
+  options: { traffic: Traffic; connections: number; seconds: number },
+): Promise<Figures> {
+  const { traffic, connections, seconds } = options
+  const load = { port: service.port, traffic, connections }
+  const trialEach = Math.max(MIN_REQUESTS_EACH, Math.ceil(TRIAL_REQUESTS / connections))
+  const trial = await sendLoad({ ...load, requestsEach: trialEach })
+  assert(trial.rate > 0, 'the service does not respond')
+  const each = Math.max(MIN_REQUESTS_EACH, Math.ceil((trial.rate * seconds) / connections))
+  const requests = connections * each
+  return measureRun(service, stores, async () => {
+    const result = await sendLoad({ ...load, requestsEach: each })
+    const { statuses, replays, errors, counted } = result
+    assert.deepEqual(
+      { statuses, replays, errors },
+      {
+        statuses: { [traffic.status]: requests },
+        replays: traffic.isReplay ? requests : 0,
+        errors: 0,
+      },
+    )
+    assert(counted > requests * MIN_COUNTED_SHARE, 'the connections were not busy together')
+    return { ...result, requests, orders: traffic.createsOrder ? requests : 0 }
   })
-  let template = await prepare()
-  const rate = await warmUp(template, load)
-  if (recipe.creates) {
-    await stores.empty()
-    // The service may remember the keys of the orders that are gone.
-    template = await prepare()
-  }
-  await stores.settle()
-
-  const rows = await stores.countOrders()
-  const cpu = () => ({ service: service.cpu(), ...stores.cpu() })
-  const before = cpu()
-  const answers = await load.send({
-    ...template,
-    requests: requestsFor(rate, seconds, plan.connections),
-  })
-  const after = cpu()
-  const newRows = (await stores.countOrders()) - rows
-  const { requests, perSecond, p50, p99, mean } = answers
-  return {
-    ...plan,
-    round,
-    requests,
-    perSecond,
-    p50,
-    p99,
-    mean,
-    cpu: { ...cpuPerRequest(before, after, requests), load: answers.cpu / requests },
-    memory: service.memory(),
-    faults: faultsIn(answers, recipe, newRows, service),
-  }
 }
 
-/** Creates orders. @returns their keys */
-async function createOrders(port: number, load: LoadGenerator): Promise<string[]> {
-  const connections = 10
-  const knownKeys = Array.from({ length: KNOWN_KEYS }, () => randomUUID())
-  const template = loadOf(RECIPES['new orders'], port, connections)
-  await load.send({ ...template, knownKeys, knownInTen: 10, requests: KNOWN_KEYS })
-  return knownKeys
-}
-
-/** Sends the same requests before they count. @returns how many a second are answered then */
-export async function warmUp(template: Omit<Load, 'requests'>, load: LoadGenerator) {
-  await load.send({ ...template, ...WARM_UP })
-  const requests = requestsFor(FIRST_REQUESTS, 1, template.connections)
-  const { perSecond } = await load.send({ ...template, requests })
-  if (!Number.isFinite(perSecond)) throw new Error('the service did not answer in the warm-up')
-  return perSecond
-}
-
-/** What a recipe has sent, but for the number of requests; all keys are new, and random. */
-export function loadOf(
-  { body, signature, knownInTen }: Recipe,
-  port: number,
-  connections: number,
-): Omit<Load, 'requests'> {
-  return { port, connections, body, signature, knownKeys: [], knownInTen, orderedKeys: false }
-}
-
-/** How many requests take about so long; every connection has the same share of them. */
-function requestsFor(perSecond: number, seconds: number, connections: number): number {
-  const share = Math.ceil((perSecond * seconds) / connections)
-  return Math.max(share, LEAST_SHARE) * connections
-}
-
-/** What is wrong with the answers, or with the orders that came of them. */
-export function faultsIn(
-  { requests, newKeys, statuses, errors, counted }: Answers,
-  { status, creates }: Pick<Recipe, 'status' | 'creates'>,
-  newRows: number,
+/** Measures Postgres alone, on the database of a service that is idle meanwhile. */
+export async function measurePgbench(
   service: Service,
-): string[] {
-  const faults: string[] = []
-  const expectedRows = creates ? newKeys : 0
-  if (statuses[status] !== requests) {
-    faults.push(`${requests} answers ${status} expected, got ${JSON.stringify(statuses)}`)
+  stores: Stores,
+  { connections, seconds }: { connections: number; seconds: number },
+): Promise<Figures> {
+  const databaseUrl = `${service.database?.postgresUrl}`
+  return measureRun(service, stores, async () => {
+    const result = await runPgbench(databaseUrl, stores.folder, connections, seconds)
+    return { ...result, orders: result.requests }
+  })
+}
+
+/** Adds the CPU times to what `run` measures. @throws unless it creates exactly `orders` rows */
+async function measureRun(
+  { database, readCpuTime }: Service,
+  stores: Stores,
+  run: () => Promise<Speed & { requests: number; orders: number }>,
+): Promise<Figures> {
+  const countOrders = async () => (await database?.countOrders()) ?? 0
+  const readCpuTimes = () => ({ service: readCpuTime(), ...stores.readCpuTimes() })
+  await stores.checkpoint()
+  const rowsBefore = await countOrders()
+  const before = readCpuTimes()
+  const { requests, orders, rate, p50Ms, p99Ms } = await run()
+  const after = readCpuTimes()
+  assert.equal((await countOrders()) - rowsBefore, orders, 'orders in Postgres')
+  const cpuUs = {
+    service: (after.service - before.service) / requests,
+    postgres: (after.postgres - before.postgres) / requests,
+    redis: (after.redis - before.redis) / requests,
   }
-  if (newRows !== expectedRows) {
-    faults.push(`${expectedRows} new orders expected, Postgres has ${newRows}`)
-  }
-  if (errors > 0) faults.push(`${errors} failed connections or time-outs`)
-  if (counted < requests * LEAST_COUNTED) {
-    faults.push(`all connections were at work for ${counted} of ${requests} answers only`)
-  }
-  if (faults.length > 0 && service.printed() !== '') {
-    faults.push(`the service said: ${service.printed()}`)
-  }
-  return faults
+  return { rate, p50Ms, p99Ms, cpuUs }
 }

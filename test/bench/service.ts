@@ -1,101 +1,97 @@
+// Starts the compiled service of a checkout, or the bare Fastify route, and stops it.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { freePort } from '../../src/stores/embedded/free-port.ts'
-import { disown, own } from '../faults/owned-processes.ts'
 import { until } from '../support/until.ts'
-import { cpuOfTree, memoryOfTree } from './process-tree.ts'
+import type { Case } from './cases.ts'
+import { readCpuTime } from './cpu-time.ts'
+import type { Database, Stores } from './stores.ts'
 
-const PROGRAMS = {
-  service: fileURLToPath(new URL('../../dist/server.js', import.meta.url)),
-  bare: fileURLToPath(new URL('bare-fastify.js', import.meta.url)),
-}
-
-/** The first process of several answers before the others listen. */
-const ALL_LISTEN_MS = 1_000
-
-const START_BOUND_MS = 30_000
-const ANSWER_BOUND_MS = 1_000
-const STOP_BOUND_MS = 15_000
-
-/** What is kept of its output: its first warnings. */
-const KEPT_CHARACTERS = 1_000
-
-/** A program under load, with all its processes. */
+/** A program that serves requests, in one process or several. */
 export interface Service {
   port: number
-  /** µs so far; null if not measured */
-  cpu(): number | null
-  /** resident memory of each process in bytes */
-  memory(): number[]
-  /** what it has printed, which is nothing if nothing is wrong */
-  printed(): string
+  /** undefined: it stores nothing */
+  database?: Database
+  /** µs so far, of all its processes */
+  readCpuTime(): number
   stop(): Promise<void>
 }
 
+export const THIS_CHECKOUT = fileURLToPath(new URL('../../', import.meta.url))
+const BARE_FASTIFY = fileURLToPath(new URL('bare-fastify.js', import.meta.url))
+
+const START_TIMEOUT_MS = 30_000
+/** One of several processes responds before the others listen. */
+const ALL_LISTEN_AFTER_MS = 1_000
+
 /**
- * Starts the compiled service, or the bare Fastify, and waits until it answers.
+ * Starts the compiled service of a checkout, on a new database and without a rate limit.
  *
- * @param options `folder`: where it runs: one without `.env`
+ * @throws if it is not compiled or does not start
  */
 export async function startService(
-  program: keyof typeof PROGRAMS,
-  options: { folder: string; processes: number; env: Record<string, string> },
+  checkout: string,
+  stores: Stores,
+  { processes, env }: Pick<Case, 'processes' | 'env'>,
 ): Promise<Service> {
-  const { folder, processes, env } = options
-  const port = await freePort()
-  const child = spawn(process.execPath, [PROGRAMS[program]], {
-    cwd: folder,
-    env: {
-      PATH: process.env.PATH,
-      ...env,
-      HOST: '127.0.0.1',
-      PORT: `${port}`,
-      WORKERS: `${processes}`,
-    },
-    stdio: ['ignore', 'pipe', 'pipe'],
+  // Older checkouts have `dist/server.js`, and no `off` for the rate limit.
+  const main = resolve(checkout, 'dist/main.js')
+  const isNew = existsSync(main)
+  const args = isNew ? [main, 'serve'] : [resolve(checkout, 'dist/server.js')]
+  const database = await stores.createDatabase()
+  const service = await start(args, stores, {
+    WORKERS: `${processes}`,
+    DATABASE_URL: database.postgresUrl,
+    REDIS_URL: database.redisUrl,
+    RATE_LIMIT_MAX: isNew ? 'off' : '1000000000',
+    // Responses to wrong signatures are measured, not their limit.
+    SIGNATURE_FAILURES_MAX: '1000000000',
+    LOG_LEVEL: 'warn',
+    ...env,
   })
-  const pid = child.pid as number
-  own(pid)
-  const ended = once(child, 'close').then(() => disown(pid))
-  let printed = ''
-  for (const stream of [child.stdout, child.stderr]) {
-    stream.on('data', (chunk) => {
-      printed = (printed + chunk).slice(0, KEPT_CHARACTERS)
-    })
+  async function stop() {
+    await service.stop()
+    await database.drop()
   }
-  const stop = async () => {
-    const late = setTimeout(() => child.kill('SIGKILL'), STOP_BOUND_MS)
-    child.kill('SIGTERM')
-    await ended
-    clearTimeout(late)
-  }
-  try {
-    await until(() => {
-      const end = child.exitCode ?? child.signalCode
-      if (end !== null) throw new Error(`it ended with ${end}`)
-      return answers(port)
-    }, START_BOUND_MS)
-    if (processes > 1) await sleep(ALL_LISTEN_MS)
-  } catch (cause) {
-    await stop()
-    throw new Error(`${program} on port ${port} did not answer; it said: ${printed}`, { cause })
-  }
-  return {
-    port,
-    cpu: () => cpuOfTree(pid),
-    memory: () => memoryOfTree(pid),
-    printed: () => printed,
-    stop,
-  }
+  return { ...service, database, stop }
 }
 
-async function answers(port: number): Promise<boolean> {
-  try {
-    await fetch(`http://127.0.0.1:${port}/`, { signal: AbortSignal.timeout(ANSWER_BOUND_MS) })
-    return true
-  } catch {
-    return false
+/** Starts the route that stores nothing. */
+export function startBareFastify(stores: Stores, processes: number): Promise<Service> {
+  return start([BARE_FASTIFY], stores, { WORKERS: `${processes}` })
+}
+
+/** Without `stop`, the program ends before its stores do. */
+async function start(
+  args: string[],
+  stores: Stores,
+  env: Record<string, string>,
+): Promise<Service> {
+  const port = await freePort()
+  const listen = { HOST: '127.0.0.1', PORT: `${port}` }
+  const child = spawn(process.execPath, args, {
+    cwd: stores.folder,
+    env: { PATH: process.env.PATH, ...listen, ...env },
+    stdio: 'inherit',
+  })
+  const closed = once(child, 'close')
+  stores.onClose(() => child.kill('SIGKILL'))
+  await until(() => {
+    const end = child.exitCode ?? child.signalCode
+    if (end !== null) throw new Error(`${args.join(' ')} exited with ${end}`)
+    return fetch(`http://127.0.0.1:${port}/health/live`).catch(() => undefined)
+  }, START_TIMEOUT_MS)
+  if (env.WORKERS !== '1') await sleep(ALL_LISTEN_AFTER_MS)
+  return {
+    port,
+    readCpuTime: () => readCpuTime(Number(child.pid)),
+    stop: async () => {
+      child.kill('SIGTERM')
+      await closed
+    },
   }
 }

@@ -1,92 +1,95 @@
-import { rm } from 'node:fs/promises'
+// Starts a PostgreSQL and a Redis for the benchmark, with a database for each service.
+import assert from 'node:assert/strict'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { Redis } from 'ioredis'
-import type postgres from 'postgres'
-import { migrateDatabase } from '../../src/stores/migrate.ts'
-import { disown, own } from '../faults/owned-processes.ts'
-import { PostgresServer } from '../faults/postgres-server.ts'
+import postgres from 'postgres'
+import { startEmbeddedPostgres } from '../../src/stores/embedded/postgres.ts'
 import { startPrivateRedis } from '../support/private-redis.ts'
-import { cpuOfTree } from './process-tree.ts'
+import { readCpuTime } from './cpu-time.ts'
 
-/** A Postgres and a Redis of one's own. */
-export interface Stores {
-  databaseUrl: string
+export type Stores = Awaited<ReturnType<typeof startStores>>
+
+/** What one service stores in: a database of Postgres, and one of Redis. */
+export interface Database {
+  postgresUrl: string
   redisUrl: string
-  sql: postgres.Sql
-  postgresVersion: string
-  redisVersion: string
-  /** µs so far; null if not measured */
-  cpu(): { postgres: number | null; redis: number | null }
-  /** resident memory of Redis in bytes */
-  redisMemory(): Promise<number>
-  /** Removes all orders and all that Redis remembers. */
-  empty(): Promise<void>
-  /** Has each measurement begin with nothing left to write. */
-  settle(): Promise<void>
+  /** @throws if no service has created the table */
   countOrders(): Promise<number>
-  close(): Promise<void>
+  drop(): Promise<void>
 }
 
-/**
- * Starts both, with the newest schema. @param folder for Postgres's files
- *
- * @throws also if Postgres does not wait for the disk
- */
-export async function openStores(folder: string): Promise<Stores> {
-  const closers: (() => Promise<unknown>)[] = []
-  const close = async () => {
-    for (const closer of closers.splice(0).reverse()) {
-      await closer().catch((error) => console.error(error))
-    }
+/** @throws if a store does not start, or if Postgres does not wait for the disk at each commit */
+export async function startStores() {
+  const closers: (() => unknown)[] = []
+  async function close(): Promise<void> {
+    for (const closer of closers.splice(0).reverse()) await closer()
   }
   try {
-    const postgres = await PostgresServer.start(folder)
-    // As root, its files are elsewhere.
-    closers.push(() => rm(postgres.directory, { recursive: true, force: true }))
-    closers.push(() => postgres.close())
-    await migrateDatabase(postgres.url)
-    const sql = postgres.connect()
+    const folder = await mkdtemp(join(tmpdir(), 'order-once-bench-'))
+    closers.push(() => rm(folder, { recursive: true, force: true }))
+    const embedded = await startEmbeddedPostgres(folder)
+    // Postgres refuses to run as root; its files are then in another folder.
+    closers.push(() => rm(embedded.directory, { recursive: true, force: true }))
+    closers.push(() => embedded.stop())
+    const sql = connect(embedded.url)
     closers.push(() => sql.end({ timeout: 1 }))
-    const [server] = await sql`
-      select current_setting('fsync') as fsync,
-        current_setting('synchronous_commit') as synchronous_commit,
-        current_setting('server_version') as version,
-        split_part(pg_read_file('postmaster.pid'), chr(10), 1)::int as postmaster`
-    if (server?.fsync !== 'on' || server.synchronous_commit !== 'on') {
-      throw new Error('Postgres does not wait for the disk: the figures would mean nothing')
-    }
-
     const privateRedis = await startPrivateRedis()
     closers.push(() => privateRedis.stop())
     const redis = new Redis(privateRedis.url)
-    redis.on('error', () => {}) // its commands tell
-    closers.push(async () => redis.disconnect())
-    const redisInfo = async (name: string) =>
-      new RegExp(`^${name}:(.*?)\r?$`, 'm').exec(await redis.info())?.[1] ?? ''
-    const redisPid = Number(await redisInfo('process_id'))
-    own(redisPid)
-    closers.push(async () => disown(redisPid))
+    closers.push(() => redis.disconnect())
+
+    const readSetting = async (name: string): Promise<string> =>
+      (await sql`select current_setting(${name}) as value`)[0]?.value
+    assert.equal(await readSetting('fsync'), 'on')
+    assert.equal(await readSetting('synchronous_commit'), 'on')
+    const pidFile = await readFile(join(embedded.directory, 'data', 'postmaster.pid'), 'utf8')
+    const redisInfo = await redis.info('server')
+    const redisPid = Number(/process_id:(\d+)/.exec(redisInfo)?.[1])
+
+    let databases = 0
+    async function createDatabase(): Promise<Database> {
+      const redisNumber = databases % 16 // Redis has 16 databases by default
+      const name = `bench_${databases++}`
+      await sql`create database ${sql(name)}`
+      const postgresUrl = Object.assign(new URL(embedded.url), { pathname: name }).href
+      const session = connect(postgresUrl)
+      return {
+        postgresUrl,
+        redisUrl: `${privateRedis.url}/${redisNumber}`,
+        countOrders: async () => (await session`select count(*)::int from orders`)[0]?.count,
+        drop: async () => {
+          await session.end()
+          await sql`drop database ${sql(name)} with (force)`
+          await redis.multi().select(redisNumber).flushdb().exec()
+        },
+      }
+    }
 
     return {
-      databaseUrl: postgres.url,
-      redisUrl: privateRedis.url,
-      sql,
-      postgresVersion: server.version,
-      redisVersion: await redisInfo('redis_version'),
-      cpu: () => ({ postgres: cpuOfTree(server.postmaster), redis: cpuOfTree(redisPid) }),
-      redisMemory: async () => Number(await redisInfo('used_memory_rss')),
-      empty: async () => {
-        await sql`truncate orders`
-        await redis.flushall()
-      },
-      settle: async () => void (await sql`checkpoint`),
-      countOrders: async () => {
-        const [row] = await sql`select count(*)::int as count from orders`
-        return row?.count
-      },
+      /** an empty folder, to run programs in: without `.env` */
+      folder,
+      postgresVersion: await readSetting('server_version'),
+      redisVersion: /redis_version:(\S+)/.exec(redisInfo)?.[1] ?? 'unknown',
+      createDatabase,
+      /** Writes changed pages to the disk, so that each measurement starts with none. */
+      checkpoint: async () => void (await sql`checkpoint`),
+      /** µs so far */
+      readCpuTimes: () => ({
+        postgres: readCpuTime(Number.parseInt(pidFile, 10)),
+        redis: readCpuTime(redisPid),
+      }),
+      /** Runs this first at `close`. */
+      onClose: (closer: () => unknown) => void closers.push(closer),
       close,
     }
   } catch (error) {
     await close()
     throw error
   }
+}
+
+function connect(url: string): postgres.Sql {
+  return postgres(url, { max: 1, onnotice: () => {} })
 }
