@@ -27,6 +27,8 @@ COPY package.json ./
 # Each start brings the database to the newest schema.
 COPY migrations ./migrations
 COPY --from=build /app/dist ./dist
+# The pages are not compiled; dist/docs reads them from here.
+COPY src/docs/pages ./src/docs/pages
 # The image's user "node", who may read all this and write none of it; by number, so that Kubernetes
 # sees that it is not root.
 USER 1000:1000
