@@ -1,10 +1,5 @@
 /** The commands of the binary. */
-import { pino } from 'pino'
-import { cleanUp } from './clean-up.ts'
-import { runOrderCommand } from './client/command.ts'
-import { readSettings } from './settings.ts'
 import { StartError } from './start-error.ts'
-import { prepareStores } from './stores/prepare.ts'
 
 const HELP = `order-once creates an order exactly once, however often its request is repeated.
 
@@ -19,27 +14,29 @@ const SUCCESS = 0
 const FAILURE = 1
 const WRONG_USAGE = 2
 
-/** Nothing of interest happens in the stores while a command runs. */
-const SILENT = pino({ level: 'silent' })
-
 /**
- * Runs a command. Results go to stdout; what stopped it, in one line, to stderr.
+ * Runs a command; each loads only what it needs. Results go to stdout; what stopped it, in one line, to stderr.
  *
  * @returns the exit code: 0, 1 after a failure, 2 after wrong usage. `serve` goes on after it returns
  */
 export async function runCommand([name, ...args]: string[]): Promise<number> {
   switch (name) {
-    case 'serve':
-      return reportStartErrors('order-once cannot start', async () => {
-        const { serve } = await import('./serve.ts')
-        await serve()
-      })
-    case 'migrate':
+    case 'serve': {
+      const { serve } = await import('./serve.ts')
+      return reportStartErrors('order-once cannot start', serve)
+    }
+    case 'migrate': {
+      const { migrate } = await import('./maintenance.ts')
       return reportStartErrors('the database could not be migrated', migrate)
-    case 'cleanup':
-      return reportStartErrors('nothing was cleaned up', runCleanUp)
-    case 'order':
+    }
+    case 'cleanup': {
+      const { cleanUpOnce } = await import('./maintenance.ts')
+      return reportStartErrors('nothing was cleaned up', cleanUpOnce)
+    }
+    case 'order': {
+      const { runOrderCommand } = await import('./client/command.ts')
       return runOrderCommand(args)
+    }
     case '--help':
     case '-h':
       console.log(HELP)
@@ -62,28 +59,4 @@ async function reportStartErrors(subject: string, command: () => Promise<void>):
     console.error(`${subject}: ${error.message}`)
     return FAILURE
   }
-}
-
-async function migrate(): Promise<void> {
-  const { close } = await prepareStores(readSettings(), SILENT)
-  await close()
-  console.log('The database is up to date.')
-}
-
-async function runCleanUp(): Promise<void> {
-  const settings = readSettings()
-  const { stores, close } = await prepareStores(settings, SILENT)
-  const report = await cleanUp(stores.databaseUrl, settings).finally(close)
-  if (report === undefined) {
-    console.log('Another instance is cleaning up; nothing was done.')
-    return
-  }
-  const { releasedKeys, deletedRecords } = report
-  const days = settings.keyRetentionDays
-  console.log(
-    days === 0
-      ? 'Keys are kept for ever (KEY_RETENTION_DAYS is 0).'
-      : `Released the keys of ${releasedKeys} orders older than ${days} days.`,
-  )
-  console.log(`Deleted ${deletedRecords} expired idempotency records.`)
 }

@@ -1,4 +1,3 @@
-import { drizzle } from 'drizzle-orm/postgres-js'
 import { pino } from 'pino'
 import postgres from 'postgres'
 import { beforeEach, describe, expect, onTestFinished, test } from 'vitest'
@@ -61,18 +60,17 @@ describe('the clean-up of keys', () => {
 
   test('works in batches, and one statement looks at no more orders than its limit', async () => {
     await insertOrders({ a: 9, b: 8, c: 7, d: 6, e: 1 })
-    const database = drizzle(postgres(url, { max: 1 }))
-    onTestFinished(() => database.$client.end())
-    expect(await releaseOldKeys(database, 5, 3)).toBe(3)
-    expect(await releaseOldKeys(database, 5, 3)).toBe(1)
-    expect(await releaseOldKeys(database, 5, 3)).toBe(0)
+    const runQuery = (text: string, values: unknown[]) => sql.unsafe(text, values as never[])
+    expect(await releaseOldKeys(runQuery, 5, 3)).toBe(3)
+    expect(await releaseOldKeys(runQuery, 5, 3)).toBe(1)
+    expect(await releaseOldKeys(runQuery, 5, 3)).toBe(0)
   })
 
   test('passes over no order whose id and age disagree', async () => {
     await insertOrders({ a: 9, young: 1, b: 9 })
-    expect((await run(5))?.releasedKeys).toBe(1)
-    await sql`update orders set created_at = now() - interval '6 days' where idempotency_key = 'young'`
     expect((await run(5))?.releasedKeys).toBe(2)
+    await sql`update orders set created_at = now() - interval '6 days' where idempotency_key = 'young'`
+    expect((await run(5))?.releasedKeys).toBe(1)
   })
 
   test('handles more than a batch', async () => {

@@ -1,6 +1,14 @@
 /** Traces, exported to an OpenTelemetry collector. Loaded only where traces are wanted. */
 import { setImmediate as nextTick } from 'node:timers/promises'
-import { type DiagLogger, DiagLogLevel, diag, type Tracer } from '@opentelemetry/api'
+import {
+  context,
+  type DiagLogger,
+  DiagLogLevel,
+  diag,
+  propagation,
+  type Tracer,
+  trace,
+} from '@opentelemetry/api'
 import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-http'
 import {
   defaultResource,
@@ -53,6 +61,7 @@ export const tracing = fastifyPlugin(
       await withDeadline(flush, TRACES_FLUSH_TIMEOUT_MS, 'the collector does not respond').catch(
         (error) => diagLogger.warn(error.message),
       )
+      for (const api of [trace, context, propagation, diag]) api.disable()
     })
   },
   { name: 'tracing' },

@@ -12,7 +12,7 @@ import { ORDER_ID, refuseWith, respondCreated, startScriptedServer } from './scr
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 /** The installed command `order-once`. */
-const BINARY = 'src/cli.ts'
+const BINARY = 'src/main.ts'
 const ITEM = ['--item', 'book', '--amount', '500']
 
 interface RunOptions {
@@ -181,15 +181,19 @@ describe('the command', () => {
     const help = await run(['--help'])
     expect(help).toMatchObject({ code: 0, stderr: '' })
     expect(help.stdout).toContain('order-once order --item book --amount 500\n')
-    expect(await run([], { entry: BINARY })).toEqual({
-      code: 2,
-      stdout: '',
-      stderr: help.stdout,
-    })
+  })
+
+  test('is one of the commands of the binary, whose help names them all', async () => {
+    const help = await run(['--help'], { entry: BINARY })
+    expect(help).toMatchObject({ code: 0, stderr: '' })
+    for (const name of ['serve', 'migrate', 'cleanup', 'order']) {
+      expect(help.stdout).toContain(`\n  order-once ${name} `)
+    }
+    expect(await run([], { entry: BINARY })).toEqual({ code: 2, stdout: '', stderr: help.stdout })
   })
 
   test.each<[string, string[]]>([
-    ['unknown subcommand "buy"', ['buy']],
+    ['unknown command "buy"', ['buy']],
     ['--item and --amount are required', ['order', '--item', 'book']],
     ['--amount must be a number', ['order', '--item', 'book', '--amount', 'x']],
   ])('exits with 2 and one line on wrong usage: %s', async (reason, args) => {

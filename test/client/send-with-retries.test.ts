@@ -239,7 +239,7 @@ describe('from the service the client receives', () => {
   test('the order that was committed before its response was lost', async () => {
     let failures = 1
     const { port, countOrders } = await startService({
-      orders: (orders) => ({
+      wrapOrders: (orders) => ({
         ...orders,
         insertOnce: async (order) => {
           const result = await orders.insertOnce(order)
@@ -260,7 +260,7 @@ describe('from the service the client receives', () => {
   test('the response of a request that was in flight', async () => {
     const gate = createGate()
     const { port, countOrders } = await startService({
-      orders: heldBy(gate),
+      wrapOrders: heldBy(gate),
     })
     const key = newKey()
     const first = send(port, { key })

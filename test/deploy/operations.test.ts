@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
-import { writeCompleted } from '../../packages/idempotency/src/stores/record.ts'
+import { formatCompleted } from '../../packages/idempotency/src/stores/record.ts'
 import { newKey, send } from '../support/client.ts'
 import { createTestStores, startInstance } from '../support/service.ts'
 
@@ -22,7 +22,7 @@ beforeAll(async () => {
 })
 
 describe('docs/operations.md', () => {
-  test('has a section under its name for each alert', async () => {
+  test('has a section for each alert, which names it', async () => {
     const { groups } = parse(await readFile(new URL('alerts.yml', DOCS), 'utf8'))
     type Rule = { alert?: string; annotations: { runbook: string } }
     const rules = groups.flatMap((group: { rules: Rule[] }) => group.rules) as Rule[]
@@ -34,13 +34,13 @@ describe('docs/operations.md', () => {
     }
   })
 
-  test('links only to its own sections that are there', () => {
+  test('links only to sections that it has', () => {
     const links = Array.from(page.matchAll(/\]\(#([^)]*)\)/g), ([, anchor]) => anchor)
     expect(links.length).toBeGreaterThan(20)
     for (const link of links) expect(anchors).toContain(link)
   })
 
-  test('brings back lost orders from the answers that Redis remembers, to the byte', async () => {
+  test('has a procedure that restores lost orders byte for byte from the responses in Redis', async () => {
     const stores = await createTestStores({ redis: false })
     const { sql } = stores.database
     const { port } = await startInstance(stores)
@@ -51,28 +51,28 @@ describe('docs/operations.md', () => {
     ]
     const first = await Promise.all(requests.map((request) => send(port, request)))
     const rows = await sql`select idempotency_key, request_fingerprint from orders`
-    const remembered = first.map(({ status, text, json }) =>
-      writeCompleted({
+    const records = first.map(({ status, text, json }) =>
+      formatCompleted({
         fingerprint: rows.find((row) => row.idempotency_key === json.order.idempotency_key)
           ?.request_fingerprint,
-        answer: { statusCode: status, headers: {}, body: text },
+        response: { statusCode: status, headers: {}, body: text },
       }),
     )
     await sql`delete from orders where user_id <> 'was not lost'`
 
     const [, procedure = ''] = /```sql\n([\s\S]*?)```/.exec(page) ?? []
     const [create, copy, ...insert] = procedure.split('\n').map((line) => line.trim())
-    expect(copy).toMatch(/^\\copy remembered from answers\.jsonl /) // psql's
+    expect(copy).toMatch(/^\\copy remembered from responses\.jsonl /) // a command of psql; the loop below copies
     await sql.begin(async (session) => {
       await session.unsafe(create as string)
-      const lines = [...remembered, '{"state":"in_flight"}']
+      const lines = [...records, '{"state":"in_flight"}']
       for (const line of lines) await session`insert into remembered values (${line})`
       await session.unsafe(insert.join('\n'))
     })
 
     const other = await startInstance(stores)
-    const again = await Promise.all(requests.map((request) => send(other.port, request)))
-    expect(again.map(({ text }) => text)).toEqual(first.map(({ text }) => text))
-    for (const { headers } of again) expect(headers['idempotency-replayed']).toBe('true')
+    const replays = await Promise.all(requests.map((request) => send(other.port, request)))
+    expect(replays.map(({ text }) => text)).toEqual(first.map(({ text }) => text))
+    for (const { headers } of replays) expect(headers['idempotency-replayed']).toBe('true')
   })
 })

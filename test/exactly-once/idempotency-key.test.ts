@@ -30,7 +30,7 @@ describe('the Idempotency-Key header', () => {
   ])('that is malformed (%s) is refused, and the store is not touched', async (_name, key) => {
     let touched = 0
     const { port, countOrders } = await startService({
-      store: (store): IdempotencyStore => ({
+      wrapIdempotencyStore: (store): IdempotencyStore => ({
         ...store,
         claim: (...args) => {
           touched++

@@ -89,7 +89,7 @@ describe.runIf(redisServer).each(losses)('while Redis $name', ({ lose, heal }) =
     for (let i = 0; i < 10; i++) expect((await send(port)).status).toBe(201)
     const gone = [
       'idempotency records are kept in Redis',
-      'Redis does not answer; orders go on without it',
+      'Redis does not respond; orders go on without it',
     ]
     expect(told()).toEqual(gone.slice(-told().length))
     if (!heal) return

@@ -1,6 +1,6 @@
 import { promisify } from 'node:util'
 import { describe, expect, test } from 'vitest'
-import { fingerprintOf } from '../../packages/idempotency/src/fingerprint.ts'
+import { fingerprintRequest } from '../../packages/idempotency/src/fingerprint.ts'
 import { newKey, ORDER, open, send } from '../support/client.ts'
 import { createTestStores, startInstance, startService } from '../support/service.ts'
 import { hasRedis } from '../support/stores.ts'
@@ -102,7 +102,7 @@ describe.each(hasRedis ? ['memory', 'redis'] : ['memory'])(
       let failures = 1
       const { port, countOrders } = await startService({
         redis,
-        orders: (orders) => ({
+        wrapOrders: (orders) => ({
           ...orders,
           insertOnce: (order) =>
             failures-- > 0 ? Promise.reject(new Error('down')) : orders.insertOnce(order),
@@ -123,7 +123,7 @@ describe.each(hasRedis ? ['memory', 'redis'] : ['memory'])(
       let losses = 1
       const { port, database } = await startService({
         redis,
-        orders: (orders) => ({
+        wrapOrders: (orders) => ({
           ...orders,
           insertOnce: async (order) => {
             const result = await orders.insertOnce(order)
@@ -149,7 +149,7 @@ describe.each(hasRedis ? ['memory', 'redis'] : ['memory'])(
       let begun = 0
       const { port, app, countOrders } = await startService({
         redis,
-        orders: (orders) => ({
+        wrapOrders: (orders) => ({
           ...orders,
           insertOnce: async (order) => {
             if (begun++ === 0) await released
@@ -240,7 +240,7 @@ describe.runIf(hasRedis)('what Redis has lost', () => {
     const { port, redisSpace } = await startService({ redis: true })
     const key = newKey()
     const mark = { state: 'in_flight', token: 'of the dead', created_at: new Date().toISOString() }
-    const payload_hash = fingerprintOf({ method: 'POST', path: '/orders', body: ORDER })
+    const payload_hash = fingerprintRequest({ method: 'POST', path: '/orders', body: ORDER })
     await redisSpace?.redis.set(
       `idemp:${key}`,
       JSON.stringify({ ...mark, payload_hash }),

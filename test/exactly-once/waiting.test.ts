@@ -9,7 +9,7 @@ import { until } from '../support/until.ts'
 
 /** Lets the first inserts pass only through the gate; what comes to it later goes straight on. */
 const held = (gate: Gate, count = 1): Variation => ({
-  orders: (orders) => ({
+  wrapOrders: (orders) => ({
     ...orders,
     insertOnce: async (order) => {
       if (gate.arrived < count) await gate.pass()
@@ -62,7 +62,7 @@ describe.each(places)('a duplicate that waits, on $name', ({ kind, instances }) 
     const { first, last } = await start(held(gate))
     const { key, ahead } = await sendAhead(first.port, gate)
     const behind = send(last.port, { key, ...wait(30) })
-    await until(() => last.waiting() === 1)
+    await until(async () => (await last.waiting()) === 1)
     gate.open()
 
     const [answer, replay] = [await ahead, await behind]
@@ -70,7 +70,7 @@ describe.each(places)('a duplicate that waits, on $name', ({ kind, instances }) 
     expect(replay.headers['idempotency-replayed']).toBe('true')
     expect(replay.headers['preference-applied']).toBe('wait=30')
     expect(answer.headers['preference-applied']).toBeUndefined()
-    expect(last.waiting()).toBe(0)
+    expect(await last.waiting()).toBe(0)
     await until(() => last.logLines.some(({ idempotency }) => idempotency === 'waited'))
   })
 
@@ -79,7 +79,7 @@ describe.each(places)('a duplicate that waits, on $name', ({ kind, instances }) 
     let failures = 1
     const { first, last, stores } = await start({
       env: { IN_FLIGHT_WAIT_SECONDS: '30' },
-      orders: (orders) => ({
+      wrapOrders: (orders) => ({
         ...orders,
         insertOnce: async (order) => {
           if (gate.arrived === 0) await gate.pass()
@@ -90,7 +90,7 @@ describe.each(places)('a duplicate that waits, on $name', ({ kind, instances }) 
     })
     const { key, ahead } = await sendAhead(first.port, gate)
     const behind = sendAll(10, () => send(last.port, { key }))
-    await until(() => last.waiting() === 10)
+    await until(async () => (await last.waiting()) === 10)
     gate.open()
 
     expect((await ahead).status).toBe(500)
@@ -129,9 +129,9 @@ describe.each(places)('a duplicate that waits, on $name', ({ kind, instances }) 
     const { key, ahead } = await sendAhead(first.port, gate)
     const behind = open(last.port, { key, ...wait(30) })
     behind.on('error', () => {})
-    await until(() => last.waiting() === 1)
+    await until(async () => (await last.waiting()) === 1)
     behind.destroy()
-    await until(() => last.waiting() === 0)
+    await until(async () => (await last.waiting()) === 0)
     gate.open()
     await ahead
   })
@@ -141,7 +141,7 @@ describe.each(places)('a duplicate that waits, on $name', ({ kind, instances }) 
     const { first, last } = await start(held(gate))
     const { key, ahead } = await sendAhead(first.port, gate)
     const behind = send(last.port, { key, ...wait(30) })
-    await until(() => last.waiting() === 1)
+    await until(async () => (await last.waiting()) === 1)
     const closing = last.app.close()
     expect((await behind).json.code).toBe('request-in-progress')
     gate.open()
@@ -172,7 +172,7 @@ describe.runIf(hasRedis)('duplicates that wait, on Redis', () => {
     const other = await startInstance(stores, { env })
     const { key, ahead } = await sendAhead(one.port, gate)
     const behind = sendAll(500, (i) => send(i % 2 ? one.port : other.port, { key }))
-    await until(() => one.waiting() + other.waiting() === 500)
+    await until(async () => (await one.waiting()) + (await other.waiting()) === 500)
     const prefix = stores.redisSpace?.redis.options.keyPrefix
     const subscribers = async () =>
       (await stores.redisSpace?.redis.pubsub('NUMSUB', `${prefix}idemp:${key}`))?.[1]
@@ -183,7 +183,7 @@ describe.runIf(hasRedis)('duplicates that wait, on Redis', () => {
     for (const reply of await behind)
       expect(reply).toMatchObject({ status: 201, text: answer.text })
     expect(await stores.database.sql`select id from orders`).toHaveLength(1)
-    expect(one.waiting() + other.waiting()).toBe(0)
+    expect((await one.waiting()) + (await other.waiting())).toBe(0)
     await until(async () => (await subscribers()) === 0)
   })
 
@@ -193,7 +193,7 @@ describe.runIf(hasRedis)('duplicates that wait, on Redis', () => {
     const one = await startInstance(stores, held(gate))
     const { key, ahead } = await sendAhead(one.port, gate)
     const behind = sendAll(1_000, () => send(one.port, { key, ...wait(30) }))
-    await until(() => one.waiting() === 1_000)
+    await until(async () => (await one.waiting()) === 1_000)
     expect(await send(one.port, { key, ...wait(30) })).toMatchObject({
       status: 409,
       json: { code: 'request-in-progress' },
@@ -227,11 +227,14 @@ describe.runIf(hasRedis)('duplicates that wait, on Redis', () => {
     const stores = await createTestStores()
     const one = await startInstance(stores, {
       ...held(gate),
-      store: (store) => ({ ...store, watch: () => Promise.reject(new Error('no pub/sub')) }),
+      wrapIdempotencyStore: (store) => ({
+        ...store,
+        watch: () => Promise.reject(new Error('no pub/sub')),
+      }),
     })
     const { key, ahead } = await sendAhead(one.port, gate)
     const behind = send(one.port, { key, ...wait(30) })
-    await until(() => one.waiting() === 1)
+    await until(async () => (await one.waiting()) === 1)
     gate.open()
     expect((await behind).text).toBe((await ahead).text)
   })
@@ -247,11 +250,11 @@ describe.runIf(redisServer)('duplicates that wait, on a Redis of their own', () 
     })
     const gate = createGate()
     const { database } = await createTestStores({ redis: false })
-    const redisSpace = { url: privateRedis.url, redis, flush: async () => {} }
+    const redisSpace = { url: privateRedis.url }
     const one = await startInstance({ database, redisSpace }, held(gate))
     const { key, ahead } = await sendAhead(one.port, gate)
     const behind = send(one.port, { key, ...wait(30) })
-    await until(() => one.waiting() === 1)
+    await until(async () => (await one.waiting()) === 1)
     await until(async () => (await redis.pubsub('NUMSUB', `idemp:${key}`))[1] === 1)
     // The answer is published before the subscriber can be back.
     const killed = redis.call('CLIENT', 'KILL', 'TYPE', 'pubsub')

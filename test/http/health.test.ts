@@ -128,8 +128,7 @@ describe.runIf(redisServer)('while Redis is gone', () => {
     const server = await startPrivateRedis()
     onTestFinished(() => server.stop())
     const { database } = await createTestStores({ redis: false })
-    // Only its URL is used.
-    const redisSpace = { url: server.url } as never
+    const redisSpace = { url: server.url }
     return { ...(await startInstance({ database, redisSpace })), server }
   }
   const state = async (port: number) => {

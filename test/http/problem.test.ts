@@ -97,7 +97,7 @@ describe('a problem document', () => {
   test('does not take garbage behind a request at work for a second request to answer', async () => {
     const gate = createGate()
     const { port } = await startService({
-      orders: heldBy(gate),
+      wrapOrders: heldBy(gate),
     })
     const key = newKey()
     const body = JSON.stringify(ORDER)
@@ -157,13 +157,13 @@ describe('a problem document', () => {
     expect(reply.status).toBe(500)
     expect(reply.json).toEqual({
       type: '/problems/internal-error',
-      title: 'Something went wrong on our side',
+      title: 'The service failed',
       status: 500,
       detail: 'The request could not be completed. It is safe to repeat it.',
       code: 'internal-error',
     })
     const log = JSON.stringify(logLines)
-    expect(log).toContain('relation \\"orders\\" does not exist')
+    expect(log).toContain('relation \\"public.orders\\" does not exist')
     expect(log).not.toContain(key)
 
     await database.sql`alter table elsewhere rename to orders`

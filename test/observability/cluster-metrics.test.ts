@@ -4,7 +4,7 @@ import { get, newKey, send, sendAll } from '../support/client.ts'
 import { type ServiceProcess, spawnService, startProcess } from '../support/process.ts'
 import { hasPromtool, promtool } from '../support/promtool.ts'
 import { scrape } from '../support/scrape.ts'
-import { emptyDatabase } from '../support/stores.ts'
+import { emptyDatabase, emptyRedisSpace } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 
 const MADE = { route: '/orders', status: '201' }
@@ -12,7 +12,8 @@ const MADE = { route: '/orders', status: '201' }
 /** Starts the service in two processes, with its metrics on the public port unless told otherwise. */
 async function startTwo(env: Record<string, string> = {}) {
   const { url } = await emptyDatabase()
-  return startProcess({ DATABASE_URL: url, WORKERS: '2', ...env })
+  const redis = await emptyRedisSpace()
+  return startProcess({ DATABASE_URL: url, REDIS_URL: redis.url, WORKERS: '2', ...env })
 }
 
 async function countOrders(port: number): Promise<number> {
@@ -58,7 +59,7 @@ test('the sum never falls when a process dies', async () => {
   expect(await countOrders(service.port)).toBe(count)
   const [victim] = servers(service)
   process.kill(victim as number, 'SIGKILL')
-  await until(() => service.stdout().includes(`process ${victim} has ended`))
+  await until(() => service.stdout().includes(`worker ${victim} exited`))
   expect(await countOrders(service.port)).toBe(count)
   expect((await send(service.port)).status).toBe(201)
   expect(await countOrders(service.port)).toBe(count + 1)
@@ -84,6 +85,7 @@ test.each([1, 2])(
     const { url } = await emptyDatabase()
     const service = await startProcess({
       DATABASE_URL: url,
+      REDIS_URL: (await emptyRedisSpace()).url,
       WORKERS: `${workers}`,
       METRICS_PORT: '0',
     })
@@ -111,7 +113,7 @@ test('a METRICS_PORT that is in use ends the start with one line', async () => {
   const other = await spawnService({ DATABASE_URL: url, METRICS_PORT: `${one.port}` })
   expect(await other.ended).toBe(1)
   expect(other.stderr()).toBe(
-    `order-once cannot start: port ${one.port} on 127.0.0.1 is in use: stop what runs there, or set METRICS_PORT to another\n`,
+    `order-once cannot start: port ${one.port} on 127.0.0.1 is in use: stop the program that uses it, or set METRICS_PORT to another port\n`,
   )
 })
 

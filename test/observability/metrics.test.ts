@@ -34,14 +34,16 @@ describe('GET /metrics', () => {
       [OUTCOMES, 'counter'],
       ['order_once_rate_limited_total', 'counter'],
       ['order_once_signature_failures_total', 'counter'],
-      ['order_once_claims_abandoned_total', 'counter'],
+      ['order_once_claims_released_total', 'counter'],
+      ['order_once_waiting_duplicates', 'gauge'],
+      ['order_once_row_mismatches_total', 'counter'],
       ['order_once_redis_degraded', 'gauge'],
       ['order_once_redis_errors_total', 'counter'],
       ['order_once_insert_batch_size', 'histogram'],
       ['order_once_insert_queue_depth', 'gauge'],
       ['order_once_insert_queue_limit', 'gauge'],
       ['order_once_postgres_up', 'gauge'],
-      ['order_once_postgres_queries_at_work', 'gauge'],
+      ['order_once_postgres_queries_pending', 'gauge'],
       ['order_once_postgres_queries_limit', 'gauge'],
     ]) {
       expect(text).toContain(`# TYPE ${name} ${type}\n${name}`)
@@ -87,7 +89,7 @@ describe('the duration of requests', () => {
   test('is of the bucket it belongs to', async () => {
     const gate = createGate()
     const { port } = await startService({
-      orders: heldBy(gate),
+      wrapOrders: heldBy(gate),
     })
     const beganAt = performance.now()
     const held = send(port)
@@ -115,7 +117,7 @@ describe('the duration of requests', () => {
   test('counts a request whose client has gone away', async () => {
     const { url, isWaiting, release } = await holdInserts()
     const { port } = await startInstance({
-      database: { url } as never,
+      database: { url },
       redisSpace: undefined,
     })
     const request = open(port)
@@ -152,14 +154,14 @@ describe('the outcomes of keys', () => {
   test('count duplicates that were refused and duplicates that waited', async () => {
     const gate = createGate()
     const { port, waiting } = await startService({
-      orders: heldBy(gate),
+      wrapOrders: heldBy(gate),
     })
     const key = newKey()
     const first = send(port, { key })
     await until(() => gate.arrived === 1)
     expect((await send(port, { key })).status).toBe(409)
     const behind = send(port, { key, headers: { prefer: 'wait=30' } })
-    await until(() => waiting() === 1)
+    await until(async () => (await waiting()) === 1)
     gate.open()
     expect([(await first).status, (await behind).status]).toEqual([201, 201])
     const counted = { ...NO_OUTCOMES, new: 1, in_progress: 1, waited: 1 }
@@ -168,7 +170,7 @@ describe('the outcomes of keys', () => {
 
   test('leave out a request that failed, whose claim counts as given back', async () => {
     const { port } = await startService({
-      orders: (orders) => ({
+      wrapOrders: (orders) => ({
         ...orders,
         insertOnce: async () => {
           throw new Error('it fails')
@@ -178,7 +180,7 @@ describe('the outcomes of keys', () => {
     expect((await send(port)).status).toBe(500)
     expect(await outcomesOf(port)).toEqual(NO_OUTCOMES)
     const { value } = await scrape(port)
-    expect(value('order_once_claims_abandoned_total')).toBe(1)
+    expect(value('order_once_claims_released_total')).toBe(1)
     expect(value(`${DURATIONS}_count`, { route: '/orders', status: '500' })).toBe(1)
   })
 })
@@ -203,12 +205,12 @@ test('wrong and missing signatures are counted, also of a client that is told to
 
 test('inserts are counted by their size, and so are the orders that wait for one', async () => {
   const { url, isWaiting, release } = await holdInserts()
-  const { port } = await startInstance({ database: { url } as never, redisSpace: undefined })
+  const { port } = await startInstance({ database: { url }, redisSpace: undefined })
   const orders = sendAll(50, () => send(port))
   await until(isWaiting)
   await until(async () => (await scrape(port)).value('order_once_insert_queue_depth') > 0)
   const { value } = await scrape(port)
-  expect(value('order_once_postgres_queries_at_work')).toBeGreaterThan(0)
+  expect(value('order_once_postgres_queries_pending')).toBeGreaterThan(0)
   expect(value('order_once_postgres_queries_limit')).toBe(1_000)
   expect(value('order_once_insert_queue_limit')).toBe(1_000)
   await release()
@@ -236,7 +238,7 @@ test.runIf(redisServer)('Redis that is gone is told, and so are its errors', asy
   const server = await startPrivateRedis()
   onTestFinished(() => server.stop())
   const { database } = await createTestStores({ redis: false })
-  const redisSpace = { url: server.url } as never
+  const redisSpace = { url: server.url }
   const { port } = await startInstance({ database, redisSpace })
   const isDegraded = async () => (await scrape(port)).value('order_once_redis_degraded')
   expect(await isDegraded()).toBe(0)

@@ -57,7 +57,7 @@ test('a busy port ends the start with one line, and leaves no database behind', 
   const service = await spawnService({ DATA_DIR, PORT: `${port}` })
   expect(await service.ended).toBe(1)
   expect(service.stderr()).toBe(
-    `order-once cannot start: port ${port} on 127.0.0.1 is in use: stop what runs there, or set PORT to another\n`,
+    `order-once cannot start: port ${port} on 127.0.0.1 is in use: stop the program that uses it, or set PORT to another port\n`,
   )
   expect(existsSync(postmasterPidFile(DATA_DIR))).toBe(false)
   other.close()

@@ -104,7 +104,7 @@ test('a Postgres that does not answer ends the start with one line, without its 
   const service = await spawnService({ DATABASE_URL: wrong.href })
   expect(await service.ended).toBe(1)
   expect(service.stderr()).toMatch(
-    /^order-once cannot start: Postgres at 127\.0\.0\.1:\d+\/test_\w+ does not answer: .*\n$/,
+    /^order-once cannot start: Postgres at 127\.0\.0\.1:\d+\/test_\w+ does not respond: .*\n$/,
   )
   expect(service.stderr()).not.toContain('not-the-password')
 })
@@ -112,7 +112,7 @@ test('a Postgres that does not answer ends the start with one line, without its 
 test('a Redis that does not answer is no obstacle: orders are made, once', async () => {
   const { url } = await emptyDatabase()
   const service = await startProcess({ DATABASE_URL: url, REDIS_URL: 'redis://127.0.0.1:1' })
-  expect(service.stdout()).toContain('Redis does not answer; orders go on without it')
+  expect(service.stdout()).toContain('Redis does not respond; orders go on without it')
   const key = newKey()
   const first = await send(service.port, { key })
   expect(first.status).toBe(201)

@@ -2,8 +2,9 @@ import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
-import { expect, onTestFinished, test } from 'vitest'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import { newKey, send, sendAll } from '../support/client.ts'
 import { holdInserts } from '../support/held-inserts.ts'
 import { type ServiceProcess, spawnService, startProcess } from '../support/process.ts'
@@ -12,9 +13,15 @@ import { until } from '../support/until.ts'
 
 const PROCESSES = 2
 
+/** The settings of several processes on the stores of the test file. */
+async function workersEnv(databaseUrl: string): Promise<Record<string, string>> {
+  const { url: redisUrl } = await emptyRedisSpace()
+  return { DATABASE_URL: databaseUrl, REDIS_URL: redisUrl, WORKERS: `${PROCESSES}` }
+}
+
 async function startWorkers(env: Record<string, string> = {}) {
   const { url, sql } = await emptyDatabase()
-  const service = await startProcess({ DATABASE_URL: url, WORKERS: `${PROCESSES}`, ...env })
+  const service = await startProcess({ ...(await workersEnv(url)), ...env })
   return { service, sql }
 }
 
@@ -35,93 +42,112 @@ function isAlive(pid: number): boolean {
   }
 }
 
-test.each(hasRedis ? ['postgres', 'redis'] : ['postgres'])(
-  'several processes share one port, and make each order once, with records in %s',
-  async (kind) => {
-    const redis = kind === 'redis' ? { REDIS_URL: (await emptyRedisSpace()).url } : {}
-    const { service, sql } = await startWorkers(redis)
-    const keys = Array.from({ length: 20 }, newKey)
-    // Each on a connection of its own, and so now to this process and now to that.
-    const replies = await sendAll(100, (i) => send(service.port, { key: keys[i % 20] as string }))
-    for (const [i, key] of keys.entries()) {
-      const ofKey = replies.filter((_, index) => index % 20 === i)
-      const repeat = await send(service.port, { key })
-      expect(repeat.status).toBe(201)
-      for (const { status, text } of ofKey) {
-        if (status === 201) expect(text).toBe(repeat.text)
-        else expect(status).toBe(409)
+describe.runIf(hasRedis)('several workers', () => {
+  test.each(['postgres', 'redis'])(
+    'several workers share one port, and create each order once, with records in %s',
+    async (IDEMPOTENCY_STORE) => {
+      const { service, sql } = await startWorkers({ IDEMPOTENCY_STORE })
+      const keys = Array.from({ length: 20 }, newKey)
+      // Each on a connection of its own, which goes to one worker or the other.
+      const replies = await sendAll(100, (i) => send(service.port, { key: keys[i % 20] as string }))
+      for (const [i, key] of keys.entries()) {
+        const ofKey = replies.filter((_, index) => index % 20 === i)
+        const repeat = await send(service.port, { key })
+        expect(repeat.status).toBe(201)
+        for (const { status, text } of ofKey) {
+          if (status === 201) expect(text).toBe(repeat.text)
+          else expect(status).toBe(409)
+        }
       }
-    }
-    expect(await sql`select 1 from orders`).toHaveLength(20)
-    const served = service.logLines().filter(({ route }) => route === '/orders')
-    expect(new Set(served.map(({ pid }) => pid)).size).toBe(PROCESSES)
-  },
-)
+      expect(await sql`select 1 from orders`).toHaveLength(20)
+      const served = service.logLines().filter(({ route }) => route === '/orders')
+      expect(new Set(served.map(({ pid }) => pid)).size).toBe(PROCESSES)
+    },
+  )
 
-test('the rate limit is one for all processes, without Redis as well', async () => {
-  const { service } = await startWorkers({ RATE_LIMIT_MAX: '10' })
-  const replies = await sendAll(15, () => send(service.port))
-  const statuses = replies.map(({ status }) => status).sort()
-  expect(statuses).toEqual([...Array(10).fill(201), ...Array(5).fill(429)])
-  expect((await send(service.port)).headers).toMatchObject({
-    'x-ratelimit-remaining': '0',
-    'retry-after': expect.stringMatching(/^[1-9]\d?$/),
+  test('the rate limit is one for all workers', async () => {
+    const { service } = await startWorkers({ RATE_LIMIT_MAX: '10' })
+    const replies = await sendAll(15, () => send(service.port))
+    const statuses = replies.map(({ status }) => status).sort()
+    expect(statuses).toEqual([...Array(10).fill(201), ...Array(5).fill(429)])
+    expect((await send(service.port)).headers).toMatchObject({
+      'x-ratelimit-remaining': '0',
+      'retry-after': expect.stringMatching(/^[1-9]\d?$/),
+    })
+  })
+
+  test('a worker that dies is replaced; the others go on, and its orders are replayed', async () => {
+    const { service } = await startWorkers()
+    const key = newKey()
+    const first = await send(service.port, { key })
+    const [victim, survivor] = workersOf(service)
+    process.kill(victim as number, 'SIGKILL')
+    await until(() => !isAlive(victim as number))
+    expect((await send(service.port, { key })).text).toBe(first.text)
+    await until(() => workersOf(service).length === PROCESSES)
+    expect(workersOf(service)).toContain(survivor)
+    expect((await send(service.port)).status).toBe(201)
+    expect(service.stdout()).toContain(`worker ${victim} exited (SIGKILL); starting a replacement`)
+  })
+
+  test.each(['SIGTERM', 'SIGINT'] as const)(
+    'on %s all workers finish their requests, and end together',
+    async (signal) => {
+      const { url, isWaiting, release } = await holdInserts()
+      const service = await startProcess(await workersEnv(url))
+      const inFlight = sendAll(10, () => send(service.port))
+      await until(isWaiting)
+      const workers = workersOf(service)
+      // As Ctrl-C does: to all of them.
+      for (const pid of signal === 'SIGINT' ? workers : []) process.kill(pid, signal)
+      service.child.kill(signal)
+      await until(() => service.stdout().includes(`closing on ${signal}`))
+      await release()
+      expect((await inFlight).map(({ status }) => status)).toEqual(Array(10).fill(201))
+      expect(await service.ended).toBe(0)
+      expect(workers).toHaveLength(PROCESSES)
+      expect(workers.filter(isAlive)).toEqual([])
+    },
+  )
+
+  test('no worker outlives its primary', async () => {
+    const { service } = await startWorkers()
+    const workers = workersOf(service)
+    expect(workers).toHaveLength(PROCESSES)
+    await service.stop('SIGKILL')
+    await until(() => workers.every((pid) => !isAlive(pid)))
+  })
+
+  test('a worker that cannot start ends the start of all with one line', async () => {
+    const other = createServer().listen(0, '127.0.0.1')
+    await once(other, 'listening')
+    onTestFinished(() => void other.close())
+    const { port } = other.address() as AddressInfo
+    const { url } = await emptyDatabase()
+    const service = await spawnService({ ...(await workersEnv(url)), PORT: `${port}` })
+    expect(await service.ended).toBe(1)
+    expect(service.stderr()).toBe(
+      `order-once cannot start: port ${port} on 127.0.0.1 is in use: stop the program that uses it, or set PORT to another port\n`,
+    )
   })
 })
 
-test('a process that dies is replaced; the others go on, and its orders are known', async () => {
-  const { service } = await startWorkers()
-  const key = newKey()
-  const first = await send(service.port, { key })
-  const [victim, survivor] = workersOf(service)
-  process.kill(victim as number, 'SIGKILL')
-  await until(() => !isAlive(victim as number))
-  expect((await send(service.port, { key })).text).toBe(first.text)
-  await until(() => workersOf(service).length === PROCESSES)
-  expect(workersOf(service)).toContain(survivor)
-  expect((await send(service.port)).status).toBe(201)
-  expect(service.stdout()).toContain(`process ${victim} has ended with SIGKILL`)
-})
-
-test.each(['SIGTERM', 'SIGINT'] as const)(
-  'on %s all processes finish their requests, and end together',
-  async (signal) => {
-    const { url, isWaiting, release } = await holdInserts()
-    const service = await startProcess({ DATABASE_URL: url, WORKERS: `${PROCESSES}` })
-    const atWork = sendAll(10, () => send(service.port))
-    await until(isWaiting)
-    const workers = workersOf(service)
-    // As Ctrl-C does: to all of them.
-    for (const pid of signal === 'SIGINT' ? workers : []) process.kill(pid, signal)
-    service.child.kill(signal)
-    await until(() => service.stdout().includes(`closing on ${signal}`))
-    await release()
-    expect((await atWork).map(({ status }) => status)).toEqual(Array(10).fill(201))
-    expect(await service.ended).toBe(0)
-    expect(workers).toHaveLength(PROCESSES)
-    expect(workers.filter(isAlive)).toEqual([])
-  },
-)
-
-test('no process outlives its primary', async () => {
-  const { service } = await startWorkers()
-  const workers = workersOf(service)
-  expect(workers).toHaveLength(PROCESSES)
-  await service.stop('SIGKILL')
-  await until(() => workers.every((pid) => !isAlive(pid)))
-})
-
-test('what keeps one process from starting ends the start of all with one line', async () => {
-  const other = createServer().listen(0, '127.0.0.1')
-  await once(other, 'listening')
-  onTestFinished(() => void other.close())
-  const { port } = other.address() as AddressInfo
+test('WORKERS above 1 without Redis stops the start with one line', async () => {
   const { url } = await emptyDatabase()
-  const service = await spawnService({ DATABASE_URL: url, WORKERS: '2', PORT: `${port}` })
+  const service = await spawnService({ DATABASE_URL: url, WORKERS: '2' })
   expect(await service.ended).toBe(1)
   expect(service.stderr()).toBe(
-    `order-once cannot start: port ${port} on 127.0.0.1 is in use: stop what runs there, or set PORT to another\n`,
+    'order-once cannot start: WORKERS must be 1 without Redis: set REDIS_URL, or WORKERS to 1\n',
   )
+})
+
+test('WORKERS=auto without Redis is one worker, and a log line says so', async () => {
+  const { url } = await emptyDatabase()
+  const service = await startProcess({ DATABASE_URL: url, WORKERS: 'auto' })
+  expect(workersOf(service).length).toBeLessThanOrEqual(1)
+  if (availableParallelism() > 1) {
+    expect(service.stdout()).toContain('WORKERS is auto, and there is no Redis')
+  }
 })
 
 test('the embedded database is that of the primary, and ends with it', async () => {

@@ -19,6 +19,9 @@ describe('the signature', () => {
       right.slice(0, -1),
       `${right}0`,
       `${right.slice(0, -1)}g`,
+      // right but for one digit, the last or the first
+      `${right.slice(0, -1)}${right.endsWith('0') ? '1' : '0'}`,
+      `${right.startsWith('0') ? '1' : '0'}${right.slice(1)}`,
       '',
       sign(JSON.stringify(ORDER), 'another secret'),
       sign(JSON.stringify({ ...ORDER, amount: 501 })),

@@ -44,7 +44,7 @@ describe('the stores', () => {
   test('of compose are not used if Postgres alone answers: the start ends and says what is missing', async () => {
     const compose = { ...nothing, databaseUrl: inject('postgresUrl') }
     await expect(locate({}, compose)).rejects.toThrow(
-      /Postgres at 127\.0\.0\.1:\d+\/postgres answers but Redis at 127\.0\.0\.1:1 does not/,
+      /Postgres at 127\.0\.0\.1:\d+\/postgres responds but Redis at 127\.0\.0\.1:1 does not/,
     )
   })
 
@@ -61,7 +61,7 @@ describe('the stores', () => {
       const compose = { databaseUrl: inject('postgresUrl'), redisUrl: inject('redisUrl') }
       expect(await locate({}, compose)).toEqual({
         ...compose,
-        reason: 'the services of docker-compose.yml answer',
+        reason: 'the services of docker-compose.yml respond',
       })
     })
 
@@ -75,7 +75,7 @@ describe('the stores', () => {
 
     test('of compose are not used if Redis alone answers: the start ends and says what is missing', async () => {
       await expect(locate({}, { ...nothing, redisUrl: inject('redisUrl') })).rejects.toThrow(
-        /Redis at 127\.0\.0\.1:\d+ answers but Postgres at 127\.0\.0\.1:1\/order_once does not/,
+        /Redis at 127\.0\.0\.1:\d+ responds but Postgres at 127\.0\.0\.1:1\/order_once does not/,
       )
     })
   })

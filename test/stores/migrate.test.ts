@@ -10,7 +10,7 @@ test('four migrations of one empty database at once all succeed, and a fifth cha
   await Promise.all(Array.from({ length: 4 }, () => migrateDatabase(url)))
   const sql = postgres(url, { max: 1 })
   onTestFinished(() => sql.end())
-  const applied = () => sql`select hash from drizzle.__drizzle_migrations order by id`
+  const applied = () => sql`select hash from public.order_once_migrations order by id`
   const before = await applied()
   await migrateDatabase(url)
   expect(await applied()).toEqual(before)
@@ -26,7 +26,7 @@ test('the table guards what the service promises, whoever writes to it', async (
     insert into orders (id, user_id, item, amount, idempotency_key, request_fingerprint)
     values (${`00000000-0000-7000-8000-00000000000${n}`}, 'u', 'i', ${amount}, ${key}, 'v1:')`
   await insert(1, '99999999999.9999', 'a')
-  await expect(insert(2, '1', 'a')).rejects.toThrow('orders_idempotency_key_unique')
+  await expect(insert(2, '1', 'a')).rejects.toThrow('orders_client_id_idempotency_key')
   await expect(insert(3, '0', 'b')).rejects.toThrow('orders_amount_positive')
   await expect(insert(4, '100000000000', 'c')).rejects.toThrow('numeric field overflow')
 })

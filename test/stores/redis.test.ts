@@ -5,7 +5,7 @@ import { openRedis } from '../../src/stores/redis.ts'
 import { redisServer, startPrivateRedis } from '../support/private-redis.ts'
 import { until } from '../support/until.ts'
 
-const GONE = 'Redis does not answer; orders go on without it'
+const GONE = 'Redis does not respond; orders go on without it'
 const BACK = 'Redis is back'
 
 async function open(url: string) {
@@ -13,7 +13,7 @@ async function open(url: string) {
   const log = pino({}, { write: (line) => void lines.push(JSON.parse(line).msg) })
   const redis = await openRedis(url, log)
   onTestFinished(() => redis.close())
-  const ping = () => redis.ask(() => redis.client.ping())
+  const ping = () => redis.runCall(() => redis.client.ping())
   const answers = () =>
     ping().then(
       () => true,
@@ -55,7 +55,7 @@ describe.runIf(redisServer)('the Redis connection', () => {
     server.freeze()
     let asked = 0
     const ask = () =>
-      redis.ask(() => {
+      redis.runCall(() => {
         asked++
         return redis.client.ping()
       })

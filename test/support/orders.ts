@@ -1,4 +1,6 @@
+/** Orders for property tests. */
 import fc from 'fast-check'
+import { FIELD_NAMES, NewOrder } from '../../src/orders/schema.ts'
 
 /** Any well-formed Unicode but NUL, not blank. */
 const text = fc
@@ -21,9 +23,18 @@ const amount = fc
   .tuple(fc.integer({ min: 0, max: 99_999_999_999 }), fc.integer({ min: 1, max: 9_999 }))
   .map(([whole, decimals]) => Number(`${whole}.${String(decimals).padStart(4, '0')}`))
 
-/** An order as the contract allows it. */
-export const validOrder = fc.record({
-  user_id: text,
-  item: text,
-  amount: fc.oneof(amount, fc.constantFrom(0.0001, 0.1, 500, 99_999_999_999.9999)),
-})
+const boundaries = fc.constantFrom(0.0001, 0.1, 500, 99_999_999_999.9999)
+
+/** What a field of the schema may hold. @throws {Error} for a type that has no canonical form here */
+export function fieldArbitrary({ type }: { type: string }): fc.Arbitrary<unknown> {
+  if (type === 'string') return text
+  if (type === 'number') return fc.oneof(amount, boundaries)
+  if (type === 'boolean') return fc.boolean()
+  throw new Error(`canonicalizeOrder is not made for a field of type ${type}`)
+}
+
+/** An order that the schema allows, generated from the schema: optional fields may be absent. */
+export const anyOrder = fc.record(
+  Object.fromEntries(FIELD_NAMES.map((name) => [name, fieldArbitrary(NewOrder.properties[name])])),
+  { requiredKeys: NewOrder.required },
+) as fc.Arbitrary<NewOrder>

@@ -6,6 +6,9 @@ import { buildApp, type Overrides } from '../../src/app.ts'
 import { parseSettings } from '../../src/settings.ts'
 import { emptyDatabase, emptyRedisSpace } from './stores.ts'
 
+/** Enough for a test that is not about the limit. */
+const NO_LIMIT = '1000000'
+
 /** How an instance differs from one with default settings. */
 export interface Variation extends Pick<Overrides, 'wrapOrders' | 'wrapIdempotencyStore'> {
   env?: Record<string, string>
@@ -32,9 +35,10 @@ export async function startInstance(
   const databaseUrl = database.url
   const redisUrl = redisSpace?.url
   const settings = parseSettings({
-    RATE_LIMIT_MAX: 'off',
+    RATE_LIMIT_MAX: NO_LIMIT,
     DATABASE_URL: databaseUrl,
     REDIS_URL: redisUrl,
+    ...(redisUrl === undefined && { IDEMPOTENCY_STORE: 'memory' }),
     ...env,
   })
   const logLines: Record<string, unknown>[] = []
@@ -47,7 +51,13 @@ export async function startInstance(
   await app.listen({ host: '127.0.0.1', port: 0 })
   onTestFinished(() => app.close())
   const { port } = app.server.address() as AddressInfo
-  return { app, port, logLines }
+  const waiting = async () => {
+    const metric = await app.metrics.registry
+      .getSingleMetric('order_once_waiting_duplicates')
+      ?.get()
+    return metric?.values[0]?.value ?? 0
+  }
+  return { app, port, logLines, waiting }
 }
 
 /** One instance on the test file's stores, emptied; without Redis unless it is asked for. */

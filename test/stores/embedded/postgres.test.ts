@@ -40,7 +40,7 @@ async function newDataDir(mode = 0o755): Promise<string> {
 
 /** A process that starts the database and then lives on, as the service does. */
 function spawnService(dataDir: string, project = fileURLToPath(root)) {
-  const module = pathToFileURL(join(project, 'dist/storage/embedded-postgres.js')).href
+  const module = pathToFileURL(join(project, 'dist/stores/embedded/postgres.js')).href
   const script = `
     const { startEmbeddedPostgres } = await import(${JSON.stringify(module)})
     const outcome = await startEmbeddedPostgres(${JSON.stringify(dataDir)})

@@ -1,0 +1,20 @@
+import { expect, test } from 'vitest'
+import * as limits from '../src/limits.ts'
+
+test('the parts of a shutdown, one after the other, fit into its time limit', () => {
+  const parts =
+    limits.FORCE_CLOSE_AFTER_MS +
+    limits.REDIS_CLOSE_TIMEOUT_MS +
+    limits.POSTGRES_CLOSE_TIMEOUT_MS +
+    limits.TRACES_FLUSH_TIMEOUT_MS
+  expect(parts).toBeLessThan(limits.SHUTDOWN_TIMEOUT_MS)
+})
+
+test('a request whose queries all time out is refused before its client gives up', () => {
+  const queries = limits.MAX_QUERIES_PER_REQUEST * limits.QUERY_TIMEOUT_MS
+  expect(queries + limits.REDIS_COMMAND_TIMEOUT_MS).toBeLessThan(10_000) // the default of our client
+})
+
+test('headers are waited for no longer than a whole request', () => {
+  expect(limits.HEADERS_TIMEOUT_MS).toBeLessThanOrEqual(limits.REQUEST_TIMEOUT_MS)
+})
