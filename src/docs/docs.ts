@@ -26,9 +26,15 @@ const CONTENT_SECURITY_POLICY = {
   },
 }
 
+export interface DocsOptions {
+  settings: Settings
+  /** of the body of an order */
+  orderSchema: object
+}
+
 /** Register it before the routes that the OpenAPI document describes. */
 export const docs = fastifyPlugin(
-  async (app, { settings }: { settings: Settings }) => {
+  async (app, { settings, orderSchema }: DocsOptions) => {
     if (settings.docs === 'on') await app.register(openApi)
     await app.register(async (pages) => {
       await pages.register(accepts)
@@ -40,6 +46,7 @@ export const docs = fastifyPlugin(
       const knownSecret = settings.hmacSecrets.find((secret) => secret === DEVELOPMENT_SECRET)
       await pages.register(apiReference, { knownSecret })
       await pages.register(frontPage, {
+        orderSchema,
         knownSecret,
         stores: describeStores(settings, app.stores),
         hasMetrics: settings.metricsPort === undefined,
