@@ -6,25 +6,12 @@ import { fastifyPlugin } from 'fastify-plugin'
 import { DEVELOPMENT_SECRET } from '../development-secret.ts'
 import type { Settings } from '../settings.ts'
 import { apiReference } from './api-reference.ts'
+import { SCRIPT_PAGE_POLICY } from './content-security-policy.ts'
 import { frontPage } from './front-page.ts'
 import { openApi } from './open-api.ts'
 import { assets } from './pages.ts'
 import { problemPages } from './problem-pages.ts'
 import { describeStores } from './stores-in-use.ts'
-
-const CONTENT_SECURITY_POLICY = {
-  useDefaults: false,
-  directives: {
-    defaultSrc: ["'none'"],
-    scriptSrc: ["'self'"],
-    styleSrc: ["'self'"],
-    imgSrc: ["'self'", 'data:'], // the icons in the style of Swagger UI are data
-    connectSrc: ["'self'"],
-    baseUri: ["'none'"],
-    formAction: ["'none'"], // no form can send the secret, whatever happens
-    frameAncestors: ["'none'"],
-  },
-}
 
 export interface DocsOptions {
   settings: Settings
@@ -39,7 +26,7 @@ export const docs = fastifyPlugin(
     await app.register(async (pages) => {
       await pages.register(accepts)
       await pages.register(compress, { encodings: ['br', 'gzip'], globalDecompression: false })
-      await pages.register(helmet, { contentSecurityPolicy: CONTENT_SECURITY_POLICY })
+      await pages.register(helmet, { contentSecurityPolicy: SCRIPT_PAGE_POLICY })
       await pages.register(assets)
       await pages.register(problemPages)
       if (settings.docs === 'off') return
