@@ -68,7 +68,7 @@ start_service() {
   # window is long enough to exceed the limit in it on a slow machine, and else short for patience.
   set -m
   env -i PATH="$PATH" STORES=embedded DATA_DIR=data PORT="$port" HMAC_SECRET="$secret" \
-    RATE_LIMIT_WINDOW_SECONDS=5 "$node" "$root/dist/server.js" \
+    RATE_LIMIT_WINDOW_SECONDS=5 "$node" "$root/dist/main.js" serve \
     </dev/null >"$tmp/log" 2>&1 &
   service=$!
   set +m
