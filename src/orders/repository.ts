@@ -119,7 +119,7 @@ export function createOrdersRepository(
   async function insert(rows: NewRow[]): Promise<Map<string, number>> {
     // Two statements with the same keys in different orders would deadlock.
     const sorted = rows.toSorted((a, b) => (a.idempotency_key < b.idempotency_key ? -1 : 1))
-    const inserted = await pool.query(INSERT_ROWS, [JSON.stringify(sorted)])
+    const inserted = await pool.query(INSERT_ROWS, [JSON.stringify(sorted)], { isWrite: true })
     const createdAt = new Map(inserted.map((row) => [String(row.id), Number(row.created_at)]))
     const ids = new Set(rows.map(({ id }) => id))
     for (const id of createdAt.keys()) checkRow(ids.has(id))

@@ -1,14 +1,13 @@
 /** What all connections to Postgres have in common. */
 import { DeadlineError } from '@order-once/idempotency/batching'
 import postgres from 'postgres'
+import { CONNECT_TIMEOUT_MS } from '../limits.ts'
 
-/** A busy Postgres takes a while to accept ten connections at once. */
-const CONNECT_TIMEOUT_SECONDS = 2
 /** A short, constant delay: by default it grows to 20 s, and would outlast Postgres's absence. */
 const RECONNECT_DELAY_SECONDS = 0.2
 
 export const CONNECTION_OPTIONS = {
-  connect_timeout: CONNECT_TIMEOUT_SECONDS,
+  connect_timeout: CONNECT_TIMEOUT_MS / 1000,
   backoff: () => RECONNECT_DELAY_SECONDS,
   // By default the driver looks up array types on each new connection; when that connection is lost, the
   // rejection is unhandled and would end the process. No query here uses arrays.
