@@ -1,4 +1,4 @@
-/** The Fastify plugin: runs the handlers behind it once a key. */
+/** The Fastify plugin: runs the handlers behind it once per key. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { withDeadline } from './deadline.ts'
@@ -68,11 +68,11 @@ export interface IdempotencyOptions {
   onWaitersChange?: (count: number) => void
 }
 
-/** The longest wait that a client is granted: longer ones meet the time-outs of proxies. */
+/** The longest wait that a client is granted: proxies end longer ones. */
 export const MAX_WAIT_SECONDS = 30
 
 /**
- * Runs the handlers behind it once a key: claims the key before the handler, stores the response after
+ * Runs the handlers behind it once per key: claims the key before the handler, stores the response after
  * it, and replays that response to every repeat (draft-ietf-httpapi-idempotency-key-header-07).
  * Register it in the scope of the routes that it is to protect.
  */
@@ -96,7 +96,7 @@ export const idempotency = fastifyPlugin(
     app.addHook('preClose', async () => waiters.close())
 
     app.addHook('preHandler', async function idempotency(request, reply) {
-      if (!methods.includes(request.method)) return
+      if (request.is404 || !methods.includes(request.method)) return
       const key = readKey(request, required)
       if (key === undefined) return
       const current = createIdempotentRequest({
@@ -165,17 +165,28 @@ export const idempotency = fastifyPlugin(
     /** @throws {Problem} `store-unavailable`, if only the store can keep the request to one run */
     async function claimKey(current: IdempotentRequest, request: FastifyRequest): Promise<Claim> {
       const { storeKey, fingerprint, token } = current
+      const claim = store.claim(storeKey, fingerprint, token)
+      if ('state' in claim) return claim
       try {
-        const claim = store.claim(storeKey, fingerprint, token)
-        if ('state' in claim) return claim
         return await withDeadline(claim, storeTimeoutMs, 'the idempotency store did not respond')
       } catch (error) {
         request.log.debug({ err: error }, 'the key could not be claimed')
         if (recover) return { state: 'new' }
-        // The claim may have been made all the same.
-        store.release(storeKey, token).catch(() => {})
+        void releaseUncertainClaim(claim, current, request)
         throw problems.storeUnavailable()
       }
+    }
+
+    /** A claim that failed, or was too late, may have been made; a release must not overtake it. */
+    async function releaseUncertainClaim(
+      claim: Promise<Claim>,
+      { storeKey, token }: IdempotentRequest,
+      request: FastifyRequest,
+    ): Promise<void> {
+      await claim.catch(() => {})
+      await store.release(storeKey, token).catch((error) => {
+        request.log.debug({ err: error }, 'the claim could not be released')
+      })
     }
 
     /** Reads how long this request waits for the first one, in ms; its own preference comes first. */
