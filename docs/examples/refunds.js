@@ -1,8 +1,8 @@
 // Idempotency for another Fastify application: refunds, for several merchants, that happen once.
 // Run it with `npm run build && node docs/examples/refunds.js`.
 
+import { createMemoryStore, errorHandler, idempotency } from '@order-once/idempotency'
 import Fastify from 'fastify'
-import { createMemoryStore, errorHandler, idempotency } from 'order-once/idempotency'
 
 const app = Fastify()
 await app.register(errorHandler) // answers refusals as problem documents (RFC 9457)

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { fingerprintRequest } from '../src/fingerprint.ts'
+import { fingerprintCanonical, fingerprintRequest } from '../src/fingerprint.ts'
 
 const order = { user_id: 'user-1', item: 'book', amount: 500 }
 const fingerprint = fingerprintRequest({ method: 'POST', path: '/orders', body: order })
@@ -36,5 +36,35 @@ describe('a fingerprint', () => {
     expect(fingerprintRequest({ method: 'POST', path: '/refunds', body: order })).not.toBe(
       fingerprint,
     )
+  })
+
+  test('changes with the parameters and with the query, and keeps them apart', () => {
+    const input = { method: 'POST', path: '/orders/:id', body: order }
+    const fingerprints = [
+      fingerprintRequest(input),
+      fingerprintRequest({ ...input, params: { id: '1' } }),
+      fingerprintRequest({ ...input, params: { id: '2' } }),
+      fingerprintRequest({ ...input, query: { id: '1' } }),
+      fingerprintRequest({ ...input, params: { id: '1' }, query: { id: '1' } }),
+    ]
+    expect(new Set(fingerprints).size).toBe(fingerprints.length)
+    expect(fingerprintRequest({ ...input, params: {}, query: {} })).toBe(fingerprints[0])
+  })
+
+  test('of bytes is that of the bytes as they are', () => {
+    const input = { method: 'POST', path: '/orders' }
+    const of = (text: string) => fingerprintRequest({ ...input, body: Buffer.from(text) })
+    expect(of('{"a":1}')).toBe(of('{"a":1}'))
+    expect(of('{"a":1}')).not.toBe(of('{"a": 1}'))
+  })
+
+  test('of a body in canonical form is the same without parsing it', () => {
+    const body = '{"amount":500,"item":"book","user_id":"user-1"}'
+    expect(fingerprintCanonical('POST', '/orders', body)).toBe(fingerprint)
+  })
+
+  test('does not exist for a number that JSON does not have', () => {
+    const body = { amount: Number.POSITIVE_INFINITY }
+    expect(() => fingerprintRequest({ method: 'POST', path: '/orders', body })).toThrow()
   })
 })
