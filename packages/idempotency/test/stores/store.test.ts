@@ -8,6 +8,7 @@ import {
   emptyRedisSpace,
   hasRedis,
 } from '../../../../test/support/stores.ts'
+import { until } from '../../../../test/support/until.ts'
 import { createMemoryStore } from '../../src/stores/memory-store.ts'
 import { createPostgresStore, deleteExpiredRecords } from '../../src/stores/postgres-store.ts'
 import { createRedisStore } from '../../src/stores/redis-store.ts'
@@ -328,6 +329,27 @@ describe.each(Object.keys(fixtures).filter((name) => name !== 'memory'))('the %s
     expect(await store.claim(key, 'v1:a', 'other')).toEqual({ state: 'in_flight' })
   })
 })
+
+describe.each(Object.keys(fixtures).filter((name) => name !== 'postgres'))(
+  'the %s store',
+  (name) => {
+    test('notifies of a completion and of a release, and of no other key', async () => {
+      const { store } = await (fixtures[name] as () => Promise<Fixture>)()
+      const onChange = vi.fn()
+      const stop = await store.watch?.(key, onChange)
+      onChange.mockClear() // of the first connection
+      for (const other of [key, 'other']) await store.claim(other, 'v1:a', 'token')
+      await store.release('other', 'token')
+      await store.release(key, 'token')
+      await until(() => onChange.mock.calls.length === 1)
+      await store.claim(key, 'v1:a', 'token')
+      await store.complete(key, 'token', request)
+      await until(() => onChange.mock.calls.length === 2)
+      stop?.()
+      expect(onChange).toHaveBeenCalledTimes(2)
+    })
+  },
+)
 
 describe('the postgres store', () => {
   test('writes nothing for a replay, a duplicate or a mismatch', async () => {
