@@ -4,7 +4,7 @@ import { type IncomingMessage, request } from 'node:http'
 import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
-import { type FastifyInstance, fastify } from 'fastify'
+import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { freePort } from '../../../src/stores/embedded/free-port.ts'
 import { createGate } from '../../../test/support/gate.ts'
@@ -327,16 +327,20 @@ describe('the idempotency plugin', () => {
   test('releases a claim that was made too late, after it was made', async () => {
     const inner = memoryStore()
     const gate = createGate()
+    let isClaimed = false
     const store: IdempotencyStore = {
       ...inner,
       claim: async (...args) => {
         await gate.pass()
-        return inner.claim(...args)
+        const claim = await inner.claim(...args)
+        isClaimed = true
+        return claim
       },
     }
     const { app } = await createApp(() => 'done', { store, storeTimeoutMs: 10 })
     expect((await post(app)).json().code).toBe('store-unavailable')
     gate.open()
+    await until(() => isClaimed)
     await until(async () => (await inner.claim('key', 'f', 'other')).state === 'new')
   })
 
@@ -346,6 +350,43 @@ describe('the idempotency plugin', () => {
     expect((await unknown()).statusCode).toBe(404)
     await unknown({ 'idempotency-key': 'key' })
     expect((await post(app)).body).toBe('done')
+  })
+
+  test('stores the refusal of a hook registered after it, and none of a hook registered before it', async () => {
+    const statuses = { before: 401, after: 200 }
+    let refusals = 0
+    const refuse =
+      (name: keyof typeof statuses) => async (_: FastifyRequest, reply: FastifyReply) => {
+        if (statuses[name] === 200) return
+        refusals++
+        return reply.code(statuses[name]).send(name)
+      }
+    const app = fastify()
+    onTestFinished(() => app.close())
+    app.addHook('preHandler', refuse('before'))
+    await app.register(idempotency, { store: memoryStore() })
+    app.addHook('preHandler', refuse('after'))
+    app.post('/things/:id', () => 'done')
+
+    expect((await post(app)).body).toBe('before')
+    statuses.before = 200
+    statuses.after = 403
+    expect((await post(app)).body).toBe('after')
+    const repeat = await post(app)
+    expect(repeat).toMatchObject({ statusCode: 403, body: 'after' })
+    expect(repeat.headers['idempotency-replayed']).toBe('true')
+    expect(refusals).toBe(2)
+  })
+
+  test('stores the payload before the onSend hooks registered after it, which change each replay too', async () => {
+    const app = fastify()
+    onTestFinished(() => app.close())
+    await app.register(idempotency, { store: memoryStore() })
+    let deliveries = 0
+    app.addHook('onSend', async (_request, _reply, payload) => `${payload} ${++deliveries}`)
+    app.post('/things/:id', () => 'done')
+    expect((await post(app)).body).toBe('done 1')
+    expect((await post(app)).body).toBe('done 2')
   })
 
   test('refuses several keys, which arrive joined by a comma', async () => {
