@@ -35,32 +35,32 @@ const storeOrRelease = Symbol('storeOrRelease')
 
 export interface IdempotencyOptions {
   store: IdempotencyStore
-  /** whether a request without a key is refused, rather than handled without protection; true */
+  /** whether a request without a key is refused, rather than handled without protection; default: true */
   required?: boolean
-  /** the methods that are protected; POST and PATCH */
+  /** the methods that are protected; default: POST and PATCH */
   methods?: string[]
-  /** what the key belongs to, such as a tenant: the same key in two scopes is two keys; none */
+  /** what the key belongs to, such as a tenant: the same key in two scopes is two keys; default: none */
   scope?: (request: FastifyRequest) => string
-  /** what makes two requests the same; method, route, parameters, query and parsed body */
+  /** what makes two requests the same; default: method, route, parameters, query and parsed body */
   fingerprint?: (request: FastifyRequest) => string
-  /** whether a response with this status is stored, rather than its key released; below 500 */
+  /** whether a response with this status is stored, rather than its key released; default: below 500 */
   remembers?: (statusCode: number) => boolean
-  /** the largest response body that is stored, in bytes; 1 MiB */
+  /** the largest response body that is stored, in bytes; default: 1 MiB */
   maxBodyBytes?: number
-  /** the headers of a response that its replays repeat; `DEFAULT_REPLAYED_HEADERS` */
+  /** the headers of a response that its replays repeat; default: `DEFAULT_REPLAYED_HEADERS` */
   replayedHeaders?: string[]
-  /** 409, or the 422 of draft-ietf-httpapi-idempotency-key-header-07 §2.7; 409 */
+  /** 409, or the 422 of draft-ietf-httpapi-idempotency-key-header-07 §2.7; default: 409 */
   mismatchStatus?: 409 | 422
-  /** how long a claim may take, in ms; 1000 */
+  /** how long a claim may take, in ms; default: 1000 */
   storeTimeoutMs?: number
   /**
    * Looks for the key where the handler writes, if that is durable and refuses a key twice. With it,
    * requests go on without the store when it fails, and a completed request is never refused.
    */
   recover?: (key: string, request: FastifyRequest) => Promise<CompletedRequest | undefined>
-  /** how long a duplicate waits for the first request, unless it prefers another time, in ms; 0 */
+  /** how long a duplicate waits for the first request, unless it prefers another time, in ms; default: 0 */
   waitMs?: number
-  /** how many duplicates may wait at once: each has a connection and some kilobytes; 1000 */
+  /** how many duplicates may wait at once: each has a connection and some kilobytes; default: 1000 */
   maxWaiters?: number
   /** called whenever a key is released without a stored response */
   onRelease?: () => void
