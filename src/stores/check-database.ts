@@ -43,7 +43,8 @@ async function checkServer(client: postgres.Sql): Promise<void> {
 }
 
 async function checkTable(client: postgres.Sql, table: string, rights: string[]): Promise<void> {
-  const [found] = await client`select to_regclass(${table}) is not null as exists, current_user as role`
+  const [found] =
+    await client`select to_regclass(${table}) is not null as exists, current_user as role`
   if (!found?.exists) {
     throw new StartError(`the table ${table} does not exist: run \`order-once migrate\``)
   }

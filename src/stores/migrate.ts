@@ -19,17 +19,12 @@ const LOCK_INTERVAL_MS = 250
  * only read. (drizzle's own migrator takes no lock, and needs the right to create schemas.)
  *
  * @param url `postgres://…`
- * @param signal ends the wait for the lock
  * @throws {StartError} if Postgres refuses a migration, or is lost and does not come back
  */
-export async function migrateDatabase(
-  url: string,
-  log: FastifyBaseLogger,
-  signal?: AbortSignal,
-): Promise<void> {
+export async function migrateDatabase(url: string, log: FastifyBaseLogger): Promise<void> {
   const migrations = readMigrationFiles({ migrationsFolder: MIGRATIONS_FOLDER })
   try {
-    await retryWhileStarting(url, log, async (client) => {
+    await retryWhileStarting(url, async (client) => {
       if ((await findPending(client, migrations)).length === 0) return
       const notice = setTimeout(
         () => log.info('waiting for the migrations of another instance'),
@@ -37,14 +32,13 @@ export async function migrateDatabase(
       )
       try {
         while (!(await migrateIfLockIsFree(client, migrations))) {
-          await sleep(LOCK_INTERVAL_MS, undefined, { signal })
+          await sleep(LOCK_INTERVAL_MS)
         }
       } finally {
         clearTimeout(notice)
       }
     })
   } catch (error) {
-    if (signal?.aborted) throw error
     const reason = error instanceof Error ? error.message : String(error)
     throw new StartError(`the database could not be migrated: ${reason}`)
   }

@@ -97,7 +97,8 @@ interface Waiter {
 export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresPool {
   const connections = new Set<Connection>()
   const idle: Connection[] = []
-  const waiters: Waiter[] = []
+  /** queries without a connection, oldest first */
+  const waiters = new Set<Waiter>()
   let connecting = 0
   let hasFailedToConnect = false
   let sendsStartupParameters = true
@@ -131,26 +132,28 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
   async function acquire(endsAt: number): Promise<Connection> {
     const connection = idle.pop()
     if (connection) return connection
-    let waiter: Waiter | undefined
+    let stopWaiting = () => {}
     const waiting = new Promise<Connection>((resolve, reject) => {
-      waiter = { resolve, reject }
-      waiters.push(waiter)
+      const waiter = { resolve, reject }
+      waiters.add(waiter)
+      stopWaiting = () => waiters.delete(waiter)
       connectForWaiters()
     })
-    try {
-      return await withDeadline(waiting, remainingMs(endsAt), 'no connection to Postgres is free')
-    } catch (error) {
-      const index = waiters.findIndex((other) => other === waiter)
-      if (index >= 0) waiters.splice(index, 1)
-      throw error
-    }
+    return withDeadline(waiting, remainingMs(endsAt), 'no connection to Postgres is free').finally(
+      stopWaiting,
+    )
   }
 
   function release(connection: Connection): void {
-    const waiter = connection.isRetired ? undefined : waiters.shift()
-    if (connection.isRetired) connectForWaiters()
-    else if (waiter) waiter.resolve(connection)
-    else idle.push(connection)
+    if (connection.isRetired) {
+      connectForWaiters()
+      return
+    }
+    const [waiter] = waiters
+    if (waiter) {
+      waiters.delete(waiter)
+      waiter.resolve(connection)
+    } else idle.push(connection)
   }
 
   function retire(connection: Connection): void {
@@ -171,7 +174,7 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
     const maxConnecting = hasFailedToConnect ? 1 : MAX_CONNECTIONS
     while (
       !isClosing &&
-      connecting < Math.min(waiters.length, maxConnecting) &&
+      connecting < Math.min(waiters.size, maxConnecting) &&
       connections.size + connecting < MAX_CONNECTIONS
     ) {
       connecting++
@@ -189,8 +192,13 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
     } catch (error) {
       hasFailedToConnect = true
       connecting--
-      for (const waiter of waiters.splice(0)) waiter.reject(error)
+      rejectWaiters(error)
     }
+  }
+
+  function rejectWaiters(error: unknown): void {
+    for (const { reject } of waiters) reject(error)
+    waiters.clear()
   }
 
   /** @throws if the server does not respond, refuses us, or does not accept writes */
@@ -273,7 +281,7 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
       isClosing = true
       const timeout = POSTGRES_CLOSE_TIMEOUT_MS / 1000
       await Promise.all([...connections].map(({ client }) => client.end({ timeout })))
-      for (const waiter of waiters.splice(0)) waiter.reject(new Error('the pool is closed'))
+      rejectWaiters(new Error('the pool is closed'))
     },
   }
 }
@@ -282,7 +290,7 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
  * Cancels a statement that runs on. (The driver's own `cancel` leaves a rejection unhandled when the
  * server cannot be reached, which would end the process.)
  */
-function cancel(query: postgres.PendingQuery<postgres.Row[]>): void {
+function cancel(query: object): void {
   const { canceller } = query as { canceller?: (query: unknown) => Promise<void> }
   canceller?.(query).catch(() => {})
 }

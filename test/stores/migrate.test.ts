@@ -1,25 +1,26 @@
 import postgres from 'postgres'
 import { expect, onTestFinished, test } from 'vitest'
 import { migrateDatabase } from '../../src/stores/migrate.ts'
+import { SILENT_LOG } from '../support/silent-log.ts'
 import { createEmptyDatabase } from '../support/stores.ts'
 import { TcpProxy } from '../support/tcp-proxy.ts'
 import { until } from '../support/until.ts'
 
 test('four migrations of one empty database at once all succeed, and a fifth changes nothing', async () => {
   const url = await createEmptyDatabase()
-  await Promise.all(Array.from({ length: 4 }, () => migrateDatabase(url)))
+  await Promise.all(Array.from({ length: 4 }, () => migrateDatabase(url, SILENT_LOG)))
   const sql = postgres(url, { max: 1 })
   onTestFinished(() => sql.end())
   const applied = () => sql`select hash from public.order_once_migrations order by id`
   const before = await applied()
-  await migrateDatabase(url)
+  await migrateDatabase(url, SILENT_LOG)
   expect(await applied()).toEqual(before)
   expect(await sql`select count(*)::int as count from orders`).toEqual([{ count: 0 }])
 })
 
 test('the table guards what the service promises, whoever writes to it', async () => {
   const url = await createEmptyDatabase()
-  await migrateDatabase(url)
+  await migrateDatabase(url, SILENT_LOG)
   const sql = postgres(url, { max: 1 })
   onTestFinished(() => sql.end())
   const insert = (n: number, amount: string, key: string) => sql`
@@ -42,7 +43,7 @@ test('a migration whose connection is cut begins again', async () => {
     await proxy.close()
   })
   await sql`select pg_advisory_lock(${String(0x6f72646572)}::bigint)`
-  const migrated = migrateDatabase(proxied.href)
+  const migrated = migrateDatabase(proxied.href, SILENT_LOG)
   const isWaiting = async () =>
     (await sql`select 1 from pg_locks where locktype = 'advisory' and not granted`).length > 0
   await until(isWaiting)

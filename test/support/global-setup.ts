@@ -14,6 +14,7 @@ import {
   startRedisContainer,
 } from './private-redis.ts'
 import { hasPromtool } from './promtool.ts'
+import { SILENT_LOG } from './silent-log.ts'
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -38,7 +39,7 @@ export default async function setup(project: TestProject) {
   // No test's database has to outlive a power cut.
   await administer(postgres.url, (sql) => sql`alter system set fsync = off`)
   await administer(postgres.url, (sql) => sql`select pg_reload_conf()`)
-  await migrateDatabase(await createDatabase(postgres.url, TEMPLATE))
+  await migrateDatabase(await createDatabase(postgres.url, TEMPLATE), SILENT_LOG)
   const redis = await redisForTests()
   project.provide('postgresUrl', postgres.url)
   project.provide('redisUrl', redis?.url ?? '')
