@@ -68,7 +68,7 @@ const INSERTED_COLUMNS = [
   'request_fingerprint',
 ] as const satisfies (keyof typeof orders.$inferSelect)[]
 
-const CREATED_AT_MS = '(extract(epoch from created_at) * 1000)::float8 as created_at'
+const CREATED_AT_MS = '(extract(epoch from created_at) * 1000)::bigint as created_at'
 
 /** One text for any number of rows, so that Postgres prepares it once. */
 const INSERT_ROWS = `
