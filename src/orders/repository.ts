@@ -192,7 +192,7 @@ const NUMERIC_FIELDS = FIELD_NAMES.filter((name) => NewOrder.properties[name].ty
 
 /** Reads a row of the table. A field that is null was not sent. */
 function parseRow(row: Record<string, unknown>): Order {
-  const order = { ...row }
+  const order: Record<string, unknown> = { ...row, created_at: Number(row.created_at) }
   for (const name of NUMERIC_FIELDS) if (row[name] !== null) order[name] = Number(row[name])
   for (const name of FIELD_NAMES) if (row[name] === null) delete order[name]
   return order as Order
