@@ -32,6 +32,8 @@ COPY packages/idempotency/package.json packages/idempotency/
 COPY migrations migrations
 COPY --from=build /app/packages/idempotency/dist packages/idempotency/dist
 COPY --from=build /app/dist dist
+# The pages are not compiled; dist/docs reads them from here.
+COPY src/docs/pages src/docs/pages
 # The image's user "node", who can read all this and write none of it; by number, so that Kubernetes
 # sees that it is not root.
 USER 1000:1000

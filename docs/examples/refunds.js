@@ -1,17 +1,17 @@
-// Another Fastify application with idempotency keys: it makes each refund once, for several merchants.
+// Idempotency in another Fastify application: each refund of several merchants happens once.
 // Run it with `npm run build && node docs/examples/refunds.js`.
 
+import { createMemoryStore, errorHandler, idempotency } from '@order-once/idempotency'
 import Fastify from 'fastify'
-import { createMemoryStore, errorHandler, idempotency } from 'order-once/idempotency'
 
 const app = Fastify()
 await app.register(errorHandler) // sends refusals as problem documents (RFC 9457)
 
 await app.register(async (protectedRoutes) => {
   await protectedRoutes.register(idempotency, {
-    // For one process. createRedisStore and createPostgresStore serve several.
+    // For one process. For several: createRedisStore(ioredis, …) or createPostgresStore(runQuery, …).
     store: createMemoryStore({ leaseMs: 30_000, ttlMs: 86_400_000 }),
-    // The same key of two merchants is two keys.
+    // Two merchants may choose the same key.
     scope: (request) => String(request.headers['x-merchant'] ?? ''),
     // A duplicate waits up to two seconds for the first request.
     waitMs: 2_000,

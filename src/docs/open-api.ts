@@ -1,21 +1,20 @@
-import { createRequire } from 'node:module'
+/** Makes the OpenAPI document, `app.swagger()`, from the schemas of the routes that are added after it. */
 import swagger from '@fastify/swagger'
 import { fastifyPlugin } from 'fastify-plugin'
 import { PROBLEM_SCHEMA } from '../http/problem-schemas.ts'
+import { APPLICATION } from './application.ts'
 
-const { version } = createRequire(import.meta.url)('../../package.json') as { version: string }
+const { name, version, description, license } = APPLICATION
 
-/** Makes the OpenAPI document, `app.swagger()`, of the routes that are added after it. */
 export const openApi = fastifyPlugin(async (app) => {
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
       info: {
-        title: 'order-once',
+        title: name,
         version,
-        description:
-          'Creates an order exactly once, however often its request is repeated. Every refusal is a problem document (RFC 9457), whose `type` is a page of this service that explains it.',
-        license: { name: 'MIT', identifier: 'MIT' },
+        description: `${description} Every refusal is a problem document (RFC 9457), whose \`type\` is a page of this service that explains it.`,
+        license: { name: license, identifier: license },
       },
       tags: [{ name: 'Orders' }, { name: 'Problems' }, { name: 'Operation' }],
       components: {
@@ -31,7 +30,7 @@ export const openApi = fastifyPlugin(async (app) => {
         schemas: { Problem: PROBLEM_SCHEMA },
       },
     },
-    // A route without a name is not described.
+    // A route without an `operationId` is not described.
     transform: ({ schema, url }) => ({
       url,
       schema: schema?.operationId ? schema : { hide: true },

@@ -1,5 +1,4 @@
-import accepts from '@fastify/accepts'
-import helmet from '@fastify/helmet'
+/** `GET /problems/<code>`: what the `type` of a problem document refers to, as a page or as JSON. */
 import type { FastifyPluginAsync } from 'fastify'
 import { describeProblems } from '../http/problem-schemas.ts'
 import {
@@ -9,9 +8,8 @@ import {
   type ProblemCode,
   problems,
 } from '../http/problems.ts'
-import { HTML, htmlOf, styleSource, wantsPage } from './page.ts'
-
-const STYLE = 'body { max-width: 38rem; margin: 15vh auto; }'
+import { TEXT_PAGE_POLICY } from './content-security-policy.ts'
+import { sendPage, wantsPage } from './pages.ts'
 
 const SCHEMA = {
   operationId: 'explainProblem',
@@ -24,7 +22,7 @@ const SCHEMA = {
       content: {
         'application/json': {
           schema: { type: 'object' },
-          example: explanationOf('request-in-progress'),
+          example: explainProblem('request-in-progress'),
         },
         'text/html': { schema: { type: 'string' } },
       },
@@ -33,41 +31,20 @@ const SCHEMA = {
   },
 }
 
-/** `GET /problems/<code>`: what the `type` of a problem document refers to, as a page or as JSON. */
 export const problemPages: FastifyPluginAsync = async (app) => {
-  await app.register(accepts)
-  await app.register(helmet, {
-    contentSecurityPolicy: {
-      useDefaults: false,
-      directives: { defaultSrc: ["'none'"], styleSrc: [styleSource(STYLE)] },
-    },
-  })
-  const options = { schema: SCHEMA }
+  const options = { schema: SCHEMA, helmet: { contentSecurityPolicy: TEXT_PAGE_POLICY } }
   app.get<{ Params: { code: string } }>('/problems/:code', options, async (request, reply) => {
     const { code } = request.params
-    if (!isProblemCode(code)) {
-      throw problems.notFound(`${PROBLEMS_PATH}${code}`)
-    }
-    if (wantsPage(request, reply)) return reply.type(HTML).send(pageOf(code))
-    return explanationOf(code)
+    if (!isProblemCode(code)) throw problems.notFound(`${PROBLEMS_PATH}${code}`)
+    const explanation = explainProblem(code)
+    return wantsPage(request, reply) ? sendPage(reply, 'problem', explanation) : explanation
   })
 }
 
-function explanationOf(code: ProblemCode) {
+function explainProblem(code: ProblemCode) {
   return { type: PROBLEMS_PATH + code, code, ...PROBLEMS[code] }
 }
 
 function isProblemCode(code: string): code is ProblemCode {
   return Object.hasOwn(PROBLEMS, code)
-}
-
-function pageOf(code: ProblemCode): string {
-  const { status, title, explanation } = PROBLEMS[code]
-  return htmlOf({
-    title: `${status} ${code}`,
-    style: STYLE,
-    body: `<p><code>${status}</code> <code>${code}</code></p>
-<h1>${title}</h1>
-<p>${explanation}</p>`,
-  })
 }

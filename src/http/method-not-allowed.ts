@@ -10,21 +10,21 @@ declare module 'fastify' {
   }
 }
 
-/** Register it before the routes: it collects their methods. */
+/** Register it before the routes: it collects their paths. */
 export const methodNotAllowed = fastifyPlugin(
   async (app) => {
-    const methodsByUrl = new Map<string, Set<string>>()
-    app.addHook('onRoute', ({ url, method }) => {
-      const methods = methodsByUrl.get(url) ?? new Set()
-      for (const name of [method].flat()) methods.add(name)
-      methodsByUrl.set(url, methods)
+    const urls = new Set<string>()
+    app.addHook('onRoute', ({ url }) => {
+      urls.add(url)
     })
 
     app.decorate('refuseOtherMethods', () => {
-      for (const [url, methods] of [...methodsByUrl]) {
-        const allow = [...methods].sort().join(', ')
+      for (const url of [...urls]) {
+        // Not from the hook: Fastify does not call it for the second form of a prefix, such as /docs/.
+        const isServed = (method: string) => app.hasRoute({ method, url })
+        const allow = app.supportedMethods.filter(isServed).sort().join(', ')
         app.route({
-          method: app.supportedMethods.filter((method) => !methods.has(method)),
+          method: app.supportedMethods.filter((method) => !isServed(method)),
           url,
           schema: { hide: true },
           // Before the body, which is not read.

@@ -1,4 +1,4 @@
-/** Problems in the OpenAPI document. */
+/** Describes problems for the OpenAPI document, with examples made as the service makes problems. */
 import { problems as keyProblems, type Problem } from '@order-once/idempotency'
 import Type from 'typebox'
 import { PROBLEM_CODES, PROBLEMS, PROBLEMS_PATH, type ProblemCode, problems } from './problems.ts'
@@ -23,9 +23,6 @@ export const PROBLEM_SCHEMA = Type.Object(
 const REQUEST_ID = {
   'X-Request-Id': { type: 'string', description: 'the id of the request, or a new one' },
 }
-const RETRY_AFTER = {
-  'Retry-After': { type: 'integer', description: 'seconds to wait before a repeat' },
-}
 
 /** The headers of every response to a signed request. */
 export const SIGNED_HEADERS = {
@@ -35,75 +32,87 @@ export const SIGNED_HEADERS = {
   ...REQUEST_ID,
 }
 
-const HEADERS: Record<number, object> = {
-  400: SIGNED_HEADERS,
-  401: { 'WWW-Authenticate': { type: 'string', description: 'how to sign' }, ...REQUEST_ID },
-  405: { Allow: { type: 'string', description: 'the methods of this path' }, ...REQUEST_ID },
-  409: { ...RETRY_AFTER, ...SIGNED_HEADERS },
-  415: SIGNED_HEADERS,
-  422: SIGNED_HEADERS,
-  429: { ...RETRY_AFTER, ...SIGNED_HEADERS },
-  500: { ...RETRY_AFTER, ...SIGNED_HEADERS },
-  503: { ...RETRY_AFTER, ...REQUEST_ID },
+/** The statuses of problems that are found after the signature. */
+const SIGNED_STATUSES = new Set([400, 409, 415, 422, 429, 500])
+
+/** Headers that some problems have. */
+const PROBLEM_HEADERS = {
+  'Retry-After': { type: 'integer', description: 'seconds to wait before a repeat' },
+  'WWW-Authenticate': { type: 'string', description: 'how to sign' },
+  Allow: { type: 'string', description: 'the methods of this path' },
 }
 
-/** Makes an example of each problem, as the service makes it. */
-const EXAMPLES: Record<ProblemCode, () => Problem> = {
-  'idempotency-key-missing': keyProblems.keyMissing,
-  'idempotency-key-invalid': keyProblems.keyInvalid,
-  'invalid-body': () =>
-    problems.invalidBody([
+/** One code has the status that the settings give it. */
+interface ChosenStatus {
+  'idempotency-key-reused'?: 409 | 422
+}
+
+/** Creates a problem of each code, as the service does. */
+const createExamples = ({ 'idempotency-key-reused': mismatchStatus = 409 }: ChosenStatus) =>
+  ({
+    'idempotency-key-missing': keyProblems.keyMissing(),
+    'idempotency-key-invalid': keyProblems.keyInvalid(),
+    'invalid-body': problems.invalidBody([
       { field: 'item', message: 'is required' },
       { field: 'colour', message: 'is not a member of an order' },
     ]),
-  'bad-request': problems.hostHeader,
-  'signature-missing': problems.signatureMissing,
-  'signature-invalid': problems.signatureInvalid,
-  'not-found': () => problems.notFound('/order'),
-  'method-not-allowed': () => problems.methodNotAllowed('/orders', 'GET', 'POST'),
-  'request-timeout': problems.requestTimeout,
-  'idempotency-key-reused': () => keyProblems.keyReused(409),
-  'request-in-progress': keyProblems.requestInProgress,
-  'body-too-large': () => problems.bodyTooLarge(65_536),
-  'unsupported-media-type': problems.contentType,
-  'rate-limit-exceeded': () =>
-    problems.rateLimitExceeded('At most 10 requests are allowed in 60 s', 42),
-  'headers-too-large': problems.headersTooLarge,
-  'internal-error': problems.internalError,
-  overloaded: problems.overloaded,
-  'shutting-down': problems.shuttingDown,
-}
+    'bad-request': problems.hostHeader(),
+    'signature-missing': problems.signatureMissing(),
+    'signature-invalid': problems.signatureInvalid(),
+    'not-found': problems.notFound('/order'),
+    'method-not-allowed': problems.methodNotAllowed('/orders', 'GET', 'POST'),
+    'request-timeout': problems.requestTimeout(),
+    'idempotency-key-reused': keyProblems.keyReused(mismatchStatus),
+    'request-in-progress': keyProblems.requestInProgress(),
+    'body-too-large': problems.bodyTooLarge(65_536),
+    'unsupported-media-type': problems.contentType(),
+    'rate-limit-exceeded': problems.rateLimitExceeded(
+      'At most 10 requests are allowed in 60 s',
+      42,
+    ),
+    'headers-too-large': problems.headersTooLarge(),
+    'internal-error': problems.internalError(),
+    overloaded: problems.overloaded(),
+    'shutting-down': problems.shuttingDown(),
+  }) satisfies Record<ProblemCode, Problem>
 
-/**
- * Describes the responses of a route that are problems, by status, each with an example.
- *
- * @param statuses of codes that have another status on this route than their own
- */
+/** Describes the responses of a route that are problems, by status, each with examples. */
 export function describeProblems(
   codes: ProblemCode[],
-  statuses: Partial<Record<ProblemCode, number>> = {},
+  chosenStatus: ChosenStatus = {},
 ): Record<string, object> {
+  const created = createExamples(chosenStatus)
+  const examples = codes.map((code) => created[code])
   const responses: Record<string, object> = {}
-  const getStatus = (code: ProblemCode) => statuses[code] ?? PROBLEMS[code].status
-  for (const status of new Set(codes.map(getStatus))) {
-    const ofStatus = codes.filter((code) => getStatus(code) === status)
-    responses[status] = {
-      description: ofStatus
-        .map((code) => `**${PROBLEMS[code].title}.** ${PROBLEMS[code].explanation}`)
-        .join('\n\n'),
-      headers: HEADERS[status] ?? REQUEST_ID,
-      content: {
-        'application/problem+json': {
-          schema: { $ref: '#/components/schemas/Problem' },
-          examples: Object.fromEntries(ofStatus.map((code) => [code, createExample(code, status)])),
-        },
-      },
-    }
+  for (const status of new Set(examples.map(({ statusCode }) => statusCode))) {
+    const ofStatus = examples.filter(({ statusCode }) => statusCode === status)
+    responses[status] = describeResponse(status, ofStatus)
   }
   return responses
 }
 
-function createExample(code: ProblemCode, status: number) {
-  const document = EXAMPLES[code]().toDocument(PROBLEMS_PATH)
-  return { summary: PROBLEMS[code].title, value: { ...document, status } }
+function describeResponse(status: number, examples: Problem[]) {
+  const ownHeaders = Object.entries(PROBLEM_HEADERS).filter(([name]) =>
+    examples.some(({ headers }) => name.toLowerCase() in headers),
+  )
+  return {
+    description: examples
+      .map(({ code, title }) => `**${title}.** ${PROBLEMS[code as ProblemCode].explanation}`)
+      .join('\n\n'),
+    headers: {
+      ...Object.fromEntries(ownHeaders),
+      ...(SIGNED_STATUSES.has(status) ? SIGNED_HEADERS : REQUEST_ID),
+    },
+    content: {
+      'application/problem+json': {
+        schema: { $ref: '#/components/schemas/Problem' },
+        examples: Object.fromEntries(
+          examples.map((example) => [
+            example.code,
+            { summary: example.title, value: example.toDocument(PROBLEMS_PATH) },
+          ]),
+        ),
+      },
+    },
+  }
 }

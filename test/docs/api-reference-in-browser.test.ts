@@ -1,3 +1,4 @@
+/** The API reference in Chromium: Swagger UI with signed requests. */
 import type { Page } from 'playwright-core'
 import { describe, expect, test } from 'vitest'
 import { openPage, PLAIN_HOST } from '../support/browser.ts'
@@ -5,27 +6,27 @@ import { chromiumPath } from '../support/chromium.ts'
 import { SECRET } from '../support/client.ts'
 import { startService } from '../support/service.ts'
 
-/** Opens `POST /orders` for a try. */
+/** Opens the form of `POST /orders`. */
 async function tryOut(page: Page) {
   await page.locator('#operations-Orders-createOrder .opblock-summary-control').click()
   await page.getByRole('button', { name: 'Try it out' }).click()
 }
 
-/** Presses Execute, tells the secret if the page asks for it, and waits for the answer. */
+/** Presses Execute, enters the secret if one is given, and returns the response. */
 async function execute(page: Page, secret?: string) {
-  const answer = page.waitForResponse((response) => response.url().endsWith('/orders'))
+  const response = page.waitForResponse((candidate) => candidate.url().endsWith('/orders'))
   await page.getByRole('button', { name: 'Execute' }).click()
   if (secret !== undefined) {
     await page.getByLabel('Shared secret').fill(secret)
     await page.getByRole('button', { name: 'Sign and send' }).click()
   }
-  return answer
+  return response
 }
 
 describe.runIf(chromiumPath)('the API reference in a browser', () => {
-  test('asks for the secret once and signs: Execute makes an order, and again replays it', async () => {
+  test('asks for the secret once and signs: Execute creates an order, a second Execute replays it', async () => {
     const { port, countOrders } = await startService()
-    const { page, complaints, foreignRequests } = await openPage(port, '/docs')
+    const { page, complaints, foreignRequests } = await openPage(port, '/docs/')
     await tryOut(page)
 
     const first = await execute(page, SECRET)
@@ -44,7 +45,7 @@ describe.runIf(chromiumPath)('the API reference in a browser', () => {
     expect(foreignRequests).toEqual([])
   })
 
-  test('begins with a fresh Idempotency-Key, and a button gives the next', async () => {
+  test('starts with a new Idempotency-Key, and a button creates the next', async () => {
     const { port, countOrders } = await startService()
     const { page } = await openPage(port, '/docs')
     await tryOut(page)
@@ -55,8 +56,8 @@ describe.runIf(chromiumPath)('the API reference in a browser', () => {
 
     await page.getByRole('button', { name: 'New key' }).click()
     await expect.poll(() => key.inputValue()).not.toBe(firstKey)
-    const answer = await execute(page)
-    expect(answer.headers()).not.toHaveProperty('idempotency-replayed')
+    const response = await execute(page)
+    expect(response.headers()).not.toHaveProperty('idempotency-replayed')
     expect(await countOrders()).toBe(2)
   })
 
@@ -67,25 +68,25 @@ describe.runIf(chromiumPath)('the API reference in a browser', () => {
     await page
       .locator('.body-param__text')
       .fill('{"amount":0.5,\n "item":"Bücher ☕", "user_id":"u"}')
-    const answer = await execute(page, SECRET)
-    expect(answer.status()).toBe(201)
-    expect(await answer.json()).toMatchObject({ order: { item: 'Bücher ☕', amount: 0.5 } })
+    const response = await execute(page, SECRET)
+    expect(response.status()).toBe(201)
+    expect(await response.json()).toMatchObject({ order: { item: 'Bücher ☕', amount: 0.5 } })
   })
 
-  test('asks again after a wrong secret, and sends nothing without one', async () => {
+  test('asks again after a wrong secret and sends nothing without one', async () => {
     const { port } = await startService()
     const { page } = await openPage(port, '/docs')
     await tryOut(page)
     expect((await execute(page, 'a guess')).status()).toBe(401)
     await page.getByRole('button', { name: 'Execute' }).click()
-    await page.getByRole('button', { name: 'Cancel', exact: true }).last().click()
+    await page.getByRole('dialog').getByRole('button', { name: 'Cancel' }).click()
     await expect
       .poll(() => page.locator('.live-responses-table').textContent())
       .toContain('a request must be signed')
     expect((await execute(page, SECRET)).status()).toBe(201)
   })
 
-  test('forgets the secret with the page', async () => {
+  test('keeps the secret only in memory', async () => {
     const { port } = await startService()
     const { page } = await openPage(port, '/docs')
     await tryOut(page)
@@ -98,7 +99,7 @@ describe.runIf(chromiumPath)('the API reference in a browser', () => {
     await page.getByLabel('Shared secret').waitFor()
   })
 
-  test('says why it cannot sign where the browser does not trust the connection', async () => {
+  test('explains why it cannot sign over plain HTTP', async () => {
     const { port } = await startService()
     const { page } = await openPage(port, '/docs', { host: PLAIN_HOST })
     await page.getByText('This page cannot sign').waitFor()

@@ -1,3 +1,4 @@
+/** The front page in Chromium: its form sends an order twice. */
 import { describe, expect, test } from 'vitest'
 import { openPage, PLAIN_HOST } from '../support/browser.ts'
 import { chromiumPath } from '../support/chromium.ts'
@@ -5,30 +6,32 @@ import { SECRET } from '../support/client.ts'
 import { startService } from '../support/service.ts'
 
 describe.runIf(chromiumPath)('the front page in a browser', () => {
-  test('sends a signed order twice and shows request, answer and replay', async () => {
+  test('sends a signed order twice and shows the request, the response and the replay', async () => {
     const { port, countOrders } = await startService()
     const { page, complaints, foreignRequests } = await openPage(port, '/')
     await page.getByLabel('Item').fill('Bücher ☕')
     await page.getByLabel('Shared secret').fill(SECRET)
     await page.getByRole('button', { name: 'Sign and send twice' }).click()
-    await page.getByText('One order. Both answers are the same').waitFor()
+    await page.getByText('One order. Both responses are the same').waitFor()
 
-    const textOf = (id: string) => page.locator(id).innerText()
-    const [request, answer, replay] = await Promise.all(
-      ['#request', '#answer', '#replay'].map(textOf),
+    const readText = (id: string) => page.locator(id).innerText()
+    const [request, response, replay] = await Promise.all(
+      ['#request', '#response', '#replay'].map(readText),
     )
     expect(request).toMatch(/^POST \/orders\n.*X-Signature: [0-9a-f]{64}\n.*Bücher ☕/s)
-    expect(answer).toMatch(/^201 Created\n/)
-    expect(answer).not.toContain('idempotency-replayed')
+    expect(response).toMatch(/^201 Created\n/)
+    expect(response).not.toContain('idempotency-replayed')
     expect(replay).toMatch(/^201 Created\n.*\nidempotency-replayed: true\n/s)
-    expect(bodyIn(replay)).toBe(bodyIn(answer))
-    expect(JSON.parse(bodyIn(replay))).toMatchObject({ order: { item: 'Bücher ☕', amount: 500 } })
+    expect(readBody(replay)).toBe(readBody(response))
+    expect(JSON.parse(readBody(replay))).toMatchObject({
+      order: { item: 'Bücher ☕', amount: 500 },
+    })
     expect(await countOrders()).toBe(1)
     expect(complaints).toEqual([])
     expect(foreignRequests).toEqual([])
   })
 
-  test('gives a new key for a new order', async () => {
+  test('creates a new key for a new order', async () => {
     const { port, countOrders } = await startService()
     const { page } = await openPage(port, '/')
     await page.getByLabel('Shared secret').fill(SECRET)
@@ -46,10 +49,10 @@ describe.runIf(chromiumPath)('the front page in a browser', () => {
     await page.getByLabel('Shared secret').fill('a guess')
     await page.getByRole('button', { name: 'Sign and send twice' }).click()
     await page.getByText('Refused: X-Signature must be').waitFor()
-    expect(await page.locator('#answer').innerText()).toMatch(/^401 Unauthorized\n/)
+    expect(await page.locator('#response').innerText()).toMatch(/^401 Unauthorized\n/)
   })
 
-  test('leads to pages that are there', async () => {
+  test('links to pages that exist', async () => {
     const { port } = await startService()
     const { page } = await openPage(port, '/')
     const links = await page.locator('a').evaluateAll((all) => all.map(String))
@@ -57,7 +60,7 @@ describe.runIf(chromiumPath)('the front page in a browser', () => {
     for (const link of links) expect((await fetch(link)).status).toBe(200)
   })
 
-  test('says why it cannot sign where the browser does not trust the connection', async () => {
+  test('explains why it cannot sign over plain HTTP', async () => {
     const { port } = await startService()
     const { page } = await openPage(port, '/', { host: PLAIN_HOST })
     await page.getByText('This page cannot sign').waitFor()
@@ -65,4 +68,4 @@ describe.runIf(chromiumPath)('the front page in a browser', () => {
   })
 })
 
-const bodyIn = (exchange = '') => exchange.split('\n\n')[1] ?? ''
+const readBody = (exchange = '') => exchange.split('\n\n')[1] ?? ''

@@ -1,12 +1,16 @@
+/** The pages over HTTP: their content, headers and files. */
 import { describe, expect, test } from 'vitest'
+import { renderPage } from '../../src/docs/pages.ts'
 import { get, send } from '../support/client.ts'
 import { startService } from '../support/service.ts'
 
 const BROWSER = 'text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8'
-const STORES = { orders: 'Postgres', answers: 'Redis', limits: 'memory <of> this process' }
+
+const getCompressed = (port: number, path: string) =>
+  send(port, { method: 'GET', path, headers: { 'accept-encoding': 'gzip, deflate, br' } })
 
 describe('the front page', () => {
-  test('is a page for a browser', async () => {
+  test('is HTML for a browser', async () => {
     const { port } = await startService()
     const reply = await get(port, '/', BROWSER)
     expect(reply.status).toBe(200)
@@ -20,14 +24,14 @@ describe('the front page', () => {
   test.each([undefined, '*/*', 'application/json'])(
     'is JSON with the same links for a program that accepts %s',
     async (accept) => {
-      const { port } = await startService({ storesInUse: STORES })
+      const { port } = await startService()
       const { status, headers, json } = await get(port, '/', accept)
       expect(status).toBe(200)
       expect(headers).toMatchObject({
         'content-type': 'application/json; charset=utf-8',
         vary: 'Accept',
       })
-      expect(json).toMatchObject({ name: 'order-once', stores: STORES })
+      expect(json).toMatchObject({ name: 'order-once', description: expect.any(String) })
       const page = await get(port, '/', BROWSER)
       const links = [...page.text.matchAll(/<a href="([^"]+)"/g)].map(([, path]) => path)
       expect(links).toEqual(['/docs', '/openapi.json', '/health/ready', '/metrics'])
@@ -35,33 +39,36 @@ describe('the front page', () => {
     },
   )
 
-  test('tells which stores are in use', async () => {
-    const { port } = await startService({ storesInUse: STORES })
+  test.each([
+    [{ redis: true }, { orders: 'Postgres', responses: 'Redis', limits: 'Redis' }],
+    [
+      { redis: false, env: { IDEMPOTENCY_STORE: 'postgres' } },
+      { orders: 'Postgres', responses: 'Postgres', limits: 'memory of this process' },
+    ],
+  ])('names the stores in use with %j', async (variation, stores) => {
+    const { port } = await startService(variation)
+    expect((await get(port, '/')).json.stores).toEqual(stores)
     const { text } = await get(port, '/', BROWSER)
-    expect(text).toContain('<dt>Orders</dt><dd>Postgres</dd>')
-    expect(text).toContain('<dt>Keys and answers</dt><dd>Redis</dd>')
-    expect(text).toContain('<dt>Rate limits</dt><dd>memory &#60;of&#62; this process</dd>')
+    expect(text).toContain(`<dt>Orders</dt><dd>${stores.orders}</dd>`)
+    expect(text).toContain(`<dt>Keys and responses</dt><dd>${stores.responses}</dd>`)
+    expect(text).toContain(`<dt>Rate limits</dt><dd>${stores.limits}</dd>`)
   })
 
-  test('leads to the metrics only if they are there', async () => {
+  test('has the limits of an order in its form', async () => {
+    const { port } = await startService()
+    const { text } = await get(port, '/', BROWSER)
+    expect(text).toContain('id="item" value="book" maxlength="255"')
+    expect(text).toContain('value="500" min="0.0001" max="99999999999.9999" step="0.0001"')
+    expect(text).toContain('id="key" maxlength="255"')
+  })
+
+  test('links to the metrics only if they are on this port', async () => {
     const { port } = await startService({ env: { METRICS_PORT: '9464' } })
     expect((await get(port, '/')).json.links).not.toHaveProperty('metrics')
     expect((await get(port, '/', BROWSER)).text).not.toContain('/metrics')
   })
 
-  test('tells the secret of development, and no other', async () => {
-    const development = await startService()
-    expect((await get(development.port, '/', BROWSER)).text).toContain('super-secret-key')
-    const secret = 'a secret that nobody else knows'
-    const other = await startService({ env: { HMAC_SECRET: secret } })
-    for (const path of ['/', '/docs']) {
-      const { text } = await get(other.port, path, BROWSER)
-      expect(text).not.toContain(secret)
-      expect(text).not.toContain('super-secret-key')
-    }
-  })
-
-  test('takes GET and HEAD, and answers 405 to the rest', async () => {
+  test('refuses methods other than GET and HEAD with 405', async () => {
     const { port } = await startService()
     const reply = await send(port, { path: '/' })
     expect(reply).toMatchObject({ status: 405, json: { code: 'method-not-allowed' } })
@@ -69,49 +76,64 @@ describe('the front page', () => {
   })
 })
 
-describe.each(['/', '/docs'])('the page %s', (path) => {
+test('the pages name the published development secret, and no other', async () => {
+  const paths = ['/', '/docs/additions.html']
+  const development = await startService()
+  for (const path of paths) {
+    expect((await get(development.port, path, BROWSER)).text).toContain('super-secret-key')
+  }
+  const secret = 'a secret of one deployment'
+  const other = await startService({ env: { HMAC_SECRET: secret } })
+  for (const path of [...paths, '/docs']) {
+    const { text } = await get(other.port, path, BROWSER)
+    expect(text).not.toContain(secret)
+    expect(text).not.toContain('super-secret-key')
+  }
+})
+
+test('a template escapes its data', () => {
+  const code = '"><script>alert(1)</script>&'
+  const html = renderPage('problem', { code, status: 400, title: code, explanation: code })
+  expect(html).not.toContain('<script>')
+  expect(html).toContain('&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;')
+})
+
+describe.each(['/', '/docs', '/docs/'])('the page %s', (path) => {
   test('has a strict Content-Security-Policy', async () => {
     const { port } = await startService()
     const { headers } = await get(port, path, BROWSER)
-    const policy = String(headers['content-security-policy']).split(';')
-    const hash = `'sha256-[\\w+/]{43}='`
-    expect(policy).toEqual([
-      "default-src 'none'",
-      "script-src 'self'",
-      expect.stringMatching(new RegExp(`^style-src 'self' ${hash} ${hash}$`)),
-      'img-src data:',
-      "connect-src 'self'",
+    expect(String(headers['content-security-policy']).split(';').sort()).toEqual([
       "base-uri 'none'",
+      "connect-src 'self'",
+      "default-src 'none'",
       "form-action 'none'",
       "frame-ancestors 'none'",
+      "img-src 'self' data:",
+      "script-src 'self'",
+      "style-src 'self'",
     ])
     expect(headers['x-content-type-options']).toBe('nosniff')
   })
 
-  test('takes its assets from the service, which a browser need not load twice', async () => {
+  test('takes its styles and scripts from the service', async () => {
     const { port } = await startService()
     const { text } = await get(port, path, BROWSER)
-    const assets = [...text.matchAll(/<(?:script|link)[^>]* (?:src|href)="([^"]+)"/g)]
+    const files = [...text.matchAll(/<(?:script|link)[^>]* (?:src|href)="([^"]+)"/g)]
       .map(([, url = '']) => url)
       .filter((url) => url !== 'data:,')
-    expect(assets).not.toHaveLength(0)
-    for (const asset of assets) {
-      expect(asset).toMatch(/^\/assets\//)
-      const { status, headers } = await get(port, asset)
-      expect(status).toBe(200)
-      expect(headers['content-type']).toMatch(
-        asset.endsWith('.css') ? /^text\/css/ : /^text\/javascript/,
-      )
-      const again = await send(port, {
-        method: 'GET',
-        path: asset,
-        headers: { 'if-none-match': headers.etag as string },
-      })
-      expect(again).toMatchObject({ status: 304, text: '' })
+    expect(files).not.toHaveLength(0)
+    for (const file of files) {
+      const { pathname } = new URL(file, `http://host${path}`)
+      expect(pathname).toMatch(/^\/(assets|docs\/static)\//)
+      const { status, headers } = await get(port, pathname)
+      expect({ pathname, status }).toEqual({ pathname, status: 200 })
+      const type = { css: /^text\/css/, js: /javascript/, png: /^image\/png/ }
+      expect(headers['content-type']).toMatch(type[pathname.split('.').at(-1) as 'css'])
+      expect(headers['x-content-type-options']).toBe('nosniff')
     }
   })
 
-  test('is not there with DOCS=off', async () => {
+  test('does not exist with DOCS=off', async () => {
     const { port } = await startService({ env: { DOCS: 'off' } })
     expect(await get(port, path, BROWSER)).toMatchObject({
       status: 404,
@@ -121,13 +143,36 @@ describe.each(['/', '/docs'])('the page %s', (path) => {
   })
 })
 
-test.each(['tsconfig.json', '..%2fserver.js', 'constructor'])(
-  'the file %s is no asset',
-  async (name) => {
+describe('the files of the pages', () => {
+  test.each([
+    ['/docs/static/swagger-ui-bundle.js', 'public, max-age=86400'],
+    ['/docs/static/swagger-ui.css', 'public, max-age=86400'],
+    ['/assets/front-page.js', 'public, max-age=0'],
+  ])('%s is compressed, and cached with %s', async (path, cacheControl) => {
     const { port } = await startService()
-    expect(await get(port, `/assets/${name}`)).toMatchObject({
-      status: 404,
-      json: { code: 'not-found' },
+    const { headers, text } = await getCompressed(port, path)
+    expect(headers).toMatchObject({
+      'content-encoding': 'br',
+      'cache-control': cacheControl,
+      etag: expect.any(String),
     })
-  },
-)
+    expect(text.length).toBeLessThan((await get(port, path)).text.length / 2)
+    const again = await send(port, {
+      method: 'GET',
+      path,
+      headers: { 'if-none-match': headers.etag as string },
+    })
+    expect(again).toMatchObject({ status: 304, text: '' })
+  })
+
+  test.each(['front-page.html', 'tsconfig.json', '..%2fdocs.ts', 'constructor', ''])(
+    '/assets/%s does not exist',
+    async (name) => {
+      const { port } = await startService()
+      expect(await get(port, `/assets/${name}`)).toMatchObject({
+        status: 404,
+        json: { code: 'not-found' },
+      })
+    },
+  )
+})
