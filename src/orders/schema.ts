@@ -34,7 +34,7 @@ export const NewOrder = Type.Object(
   },
   {
     additionalProperties: false,
-    description: 'a JSON object with exactly user_id, item and amount',
+    description: 'a JSON object with the members of an order',
     examples: [{ user_id: 'user-1', item: 'book', amount: 500 }],
   },
 )
