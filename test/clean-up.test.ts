@@ -1,11 +1,11 @@
 import { pino } from 'pino'
 import postgres from 'postgres'
-import { beforeEach, describe, expect, onTestFinished, test } from 'vitest'
+import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { cleanUp, scheduleCleanUp } from '../src/clean-up.ts'
 import { releaseOldKeys } from '../src/orders/key-retention.ts'
 import { newKey, ORDER, send } from './support/client.ts'
 import { createTestStores, startInstance } from './support/service.ts'
-import { emptyDatabase } from './support/stores.ts'
+import { emptyDatabase, hasRedis } from './support/stores.ts'
 import { until } from './support/until.ts'
 
 let url: string
@@ -111,6 +111,32 @@ describe('the clean-up of keys', () => {
   })
 })
 
+describe.runIf(hasRedis)('the clean-up of keys, with Redis', () => {
+  test('deletes the response of a released key, so that it is free for a new order', async () => {
+    const stores = await createTestStores()
+    const { port } = await startInstance(stores)
+    const key = newKey()
+    const old = await send(port, { key })
+    const redis = stores.redisSpace?.redis
+    await until(async () => (await redis?.get(`idemp:${key}`))?.includes('completed'))
+    await sql`update orders set created_at = now() - interval '2 days'`
+    const redisUrl = stores.redisSpace?.url
+    expect(await cleanUp({ databaseUrl: url, redisUrl }, { keyRetentionDays: 1 })).toMatchObject({
+      releasedKeys: 1,
+    })
+    const fresh = await send(port, { key, body: { ...ORDER, amount: 7 } })
+    expect(fresh.status).toBe(201)
+    expect(fresh.json.order.id).not.toBe(old.json.order.id)
+  })
+
+  test('releases no key while Redis does not respond: its response could be replayed', async () => {
+    await insertOrders({ old: 31 })
+    const redisUrl = 'redis://127.0.0.1:1'
+    await expect(cleanUp({ databaseUrl: url, redisUrl }, { keyRetentionDays: 1 })).rejects.toThrow()
+    expect(await keys()).toEqual([{ held: 'old', released: null }])
+  })
+})
+
 describe('the clean-up of records', () => {
   test('deletes what has expired, and nothing else', async () => {
     await sql`
@@ -152,5 +178,29 @@ describe('the clean-up', () => {
     expect(lines[1]).toMatchObject({ msg: 'cleaned up', releasedKeys: 2, deletedRecords: 3 })
     await new Promise((resolve) => setImmediate(resolve))
     expect(runs).toBe(stoppedAt)
+  })
+
+  test.each([
+    [0, 0],
+    [0.5, 1_800_000],
+  ])('runs first after a random part of the interval (%d of it)', async (random, firstAtMs) => {
+    vi.useFakeTimers()
+    onTestFinished(() => void vi.useRealTimers())
+    let runs = 0
+    const stop = scheduleCleanUp(
+      async () => {
+        runs++
+        return { releasedKeys: 0, deletedRecords: 0 }
+      },
+      pino({ level: 'silent' }),
+      { random: () => random },
+    )
+    if (firstAtMs > 0) await vi.advanceTimersByTimeAsync(firstAtMs - 1)
+    expect(runs).toBe(0)
+    await vi.advanceTimersByTimeAsync(1)
+    expect(runs).toBe(1)
+    await vi.advanceTimersByTimeAsync(3_600_000)
+    expect(runs).toBe(2)
+    await stop()
   })
 })
