@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { until } from '../support/until.ts'
 import { disown, own, signal } from './owned-processes.ts'
 
-const SERVER = fileURLToPath(new URL('../../dist/server.js', import.meta.url))
+const SERVER = fileURLToPath(new URL('../../dist/main.js', import.meta.url))
 
 /** Pino's numbers. */
 const INFO = 30
@@ -56,7 +56,7 @@ export class Instance {
     this.#mayEnd = false
     this.#listens = false
     this.#workers = []
-    const child = spawn(process.execPath, [SERVER], {
+    const child = spawn(process.execPath, [SERVER, 'serve'], {
       cwd: this.#folder,
       env: { PATH: process.env.PATH, ...this.#env, PORT: `${this.port}` },
       stdio: ['ignore', 'pipe', 'pipe'],
