@@ -63,9 +63,10 @@ export function checkHistory(exchanges: Exchange[], stored: string[]): Violation
   for (const exchange of exchanges) {
     const { result } = exchange
     const isLater = exchange.sentAt > createdBy
-    const mayHoldKey = (other: Exchange) =>
-      other !== exchange && other.sentAt < exchange.endedAt && other.result !== IN_PROGRESS
-    const rivals = exchanges.filter(mayHoldKey)
+    // Those that may hold the key; one that is refused as in progress has no claim itself.
+    const rivals = exchanges.filter(
+      (other) => other.sentAt < exchange.endedAt && other.result !== IN_PROGRESS,
+    )
     if (exchange.created && exchange.body !== body) {
       report('unexplained', `a 201 for ${exchange.body}, but the order is ${response}`)
     }
@@ -83,7 +84,7 @@ export function checkHistory(exchanges: Exchange[], stored: string[]): Violation
   return violations
 }
 
-/** Whether the request may have created the order: after a 5xx or without a response, who can tell? */
+/** Whether the request may have created the order: a 5xx or a missing response leaves it open. */
 function mayHaveWritten({ result, created }: Exchange): boolean {
   return created ? !created.isReplay : !result.startsWith('4')
 }
