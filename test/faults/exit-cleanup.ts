@@ -1,14 +1,17 @@
 /** Kills processes and removes folders when this process exits, whatever the reason is. */
 import type { ChildProcess } from 'node:child_process'
-import { rmSync } from 'node:fs'
+import { existsSync, realpathSync, rmSync } from 'node:fs'
 
 const pids = new Set<number>()
 const folders: string[] = []
 
 process.on('exit', () => {
   for (const pid of pids) sendSignal(pid, 'SIGKILL')
-  // The children of a killed Postgres end within moments, and may still create files.
-  for (const folder of folders) rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
+  for (const folder of folders.reverse()) {
+    if (!existsSync(folder)) continue
+    // The children of a killed Postgres end within moments, and may still create files.
+    rmSync(realpathSync(folder), { recursive: true, maxRetries: 5 })
+  }
 })
 
 export function killAtExit(pid: number): void {
@@ -27,6 +30,7 @@ export function killChildAtExit(child: ChildProcess): void {
   child.once('exit', () => cancelKillAtExit(pid))
 }
 
+/** @param folder or a symbolic link to it */
 export function removeAtExit(folder: string): void {
   folders.push(folder)
 }

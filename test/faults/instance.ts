@@ -81,10 +81,10 @@ export class Instance {
     })
   }
 
-  /** @throws if it does not listen in time, or when `signal` is aborted */
-  async waitUntilListening(signal?: AbortSignal): Promise<void> {
+  /** @throws if it does not listen in time, or when `stopped` is aborted */
+  async waitUntilListening(stopped: AbortSignal): Promise<void> {
     await until(() => {
-      signal?.throwIfAborted()
+      stopped.throwIfAborted()
       return this.#isListening
     }, START_TIMEOUT_MS)
   }

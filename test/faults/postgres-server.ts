@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import postgres from 'postgres'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/stores/embedded/postgres.ts'
 import { until } from '../support/until.ts'
-import { cancelKillAtExit, killAtExit, sendSignal } from './exit-cleanup.ts'
+import { cancelKillAtExit, killAtExit, removeAtExit, sendSignal } from './exit-cleanup.ts'
 
 export class PostgresServer {
   readonly #folder: string
@@ -12,6 +12,7 @@ export class PostgresServer {
   #postmaster: number
   #paused: number[] = []
   #restart: Promise<void> | undefined
+  #isKilled = false
 
   private constructor(folder: string, embedded: EmbeddedPostgres, postmaster: number) {
     this.#folder = folder
@@ -19,9 +20,17 @@ export class PostgresServer {
     this.#postmaster = postmaster
   }
 
-  /** @throws if Postgres does not start */
+  /** @param folder for its files; they are removed at exit. @throws if Postgres does not start */
   static async start(folder: string): Promise<PostgresServer> {
-    return new PostgresServer(folder, ...(await start(folder)))
+    removeAtExit(join(folder, 'postgres'))
+    try {
+      return new PostgresServer(folder, ...(await start(folder)))
+    } catch (error) {
+      // A signal to the process group ends pg_ctl, too, which then leaves Postgres running.
+      const embedded = await startEmbeddedPostgres(folder)
+      await embedded.stop()
+      throw error
+    }
   }
 
   /** The port is another one after each start. */
@@ -33,11 +42,6 @@ export class PostgresServer {
     return Number(new URL(this.url).port)
   }
 
-  /** The folder of its files. */
-  get directory(): string {
-    return this.#embedded.directory
-  }
-
   /** Opens a connection, which the caller ends. */
   connect(): postgres.Sql {
     return postgres(this.url, { max: 1, onnotice: () => {} })
@@ -45,6 +49,7 @@ export class PostgresServer {
 
   /** Kills the postmaster; its backends then end by themselves. */
   async kill(): Promise<void> {
+    this.#isKilled = true
     sendSignal(this.#postmaster, 'SIGKILL')
     await until(() => !sendSignal(this.#postmaster, 0))
     cancelKillAtExit(this.#postmaster)
@@ -57,6 +62,7 @@ export class PostgresServer {
       const [embedded, postmaster] = await start(this.#folder)
       this.#embedded = embedded
       this.#postmaster = postmaster
+      this.#isKilled = false
     }
     this.#restart = restart()
     return this.#restart
@@ -86,6 +92,8 @@ export class PostgresServer {
   /** Stops it in order, and resumes it first if it is paused. */
   async close(): Promise<void> {
     await this.#restart?.catch(() => {}) // else it would be started after its end
+    // A killed Postgres leaves its shared memory behind, which the next start removes.
+    if (this.#isKilled) await this.restart()
     this.resume()
     await this.#embedded.stop()
     if (sendSignal(this.#postmaster, 0)) await this.kill()

@@ -38,7 +38,7 @@ async function main(stop: AbortController): Promise<boolean> {
 
 /** @param stop ends the run early, when it is aborted */
 async function run(seconds: number, seed: number, stop: AbortController): Promise<Report> {
-  const system = await startSystem()
+  const system = await startSystem(stop.signal)
   try {
     const { instances, postgres } = system
     const ending = new AbortController()

@@ -29,8 +29,12 @@ export interface System {
   close(): Promise<void>
 }
 
-/** Starts everything. @throws after it has ended what was started */
-export async function startSystem(): Promise<System> {
+/**
+ * Starts everything.
+ *
+ * @throws if something does not start, or `stopped` is aborted, after it has ended what was started
+ */
+export async function startSystem(stopped: AbortSignal): Promise<System> {
   const closers: (() => Promise<unknown>)[] = []
   const close = async () => {
     for (const closer of closers.splice(0).reverse()) {
@@ -43,8 +47,8 @@ export async function startSystem(): Promise<System> {
     removeAtExit(folder)
 
     const postgres = await PostgresServer.start(folder)
-    removeAtExit(postgres.directory) // it is elsewhere if the user is root
     closers.push(() => postgres.close())
+    stopped.throwIfAborted()
     const postgresProxy = await TcpProxy.start(postgres.port)
     closers.push(() => postgresProxy.close())
 
@@ -69,7 +73,7 @@ export async function startSystem(): Promise<System> {
       instance.start()
       instances.push(instance)
     }
-    await Promise.all(instances.map((instance) => instance.waitUntilListening()))
+    await Promise.all(instances.map((instance) => instance.waitUntilListening(stopped)))
     return { postgres, redis, postgresProxy, redisProxy, instances, close }
   } catch (error) {
     await close()
