@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { isProduction, parseSettings } from '../src/settings.ts'
-import { spawnService, temporaryFolder } from './support/process.ts'
+import { createTemporaryFolder, spawnService } from './support/process.ts'
 
 describe('the settings', () => {
   test('have defaults for development', () => {
@@ -141,7 +141,7 @@ describe('the settings', () => {
 
 describe('the process', () => {
   test('reads .env in its folder; the environment wins', async () => {
-    const folder = await temporaryFolder()
+    const folder = await createTemporaryFolder()
     await writeFile(join(folder, '.env'), 'LOG_LEVEL=loud\nRATE_LIMIT_MAX=none\n')
     const service = await spawnService({ LOG_LEVEL: 'info', RATE_LIMIT_MAX: '' }, folder)
     expect(await service.ended).toBe(1)

@@ -5,7 +5,7 @@ import { parseSettings } from '../../src/settings.ts'
 import { freePort } from '../../src/stores/embedded/free-port.ts'
 import { send, sendAll } from '../support/client.ts'
 import { startCollector } from '../support/collector.ts'
-import { spawnService, startProcess, temporaryFolder } from '../support/process.ts'
+import { createTemporaryFolder, spawnService, startProcess } from '../support/process.ts'
 import { emptyDatabase, emptyRedisSpace } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 
@@ -19,7 +19,7 @@ async function startCollectorForTest(options?: { answers: boolean }) {
 
 /** Runs the service for one order. @returns the files of all modules that it loaded */
 async function modulesLoadedWith(env: Record<string, string>): Promise<string[]> {
-  const folder = await temporaryFolder()
+  const folder = await createTemporaryFolder()
   const { url } = await emptyDatabase()
   const service = await startProcess({ DATABASE_URL: url, NODE_V8_COVERAGE: folder, ...env })
   expect((await send(service.port)).status).toBe(201)
@@ -54,7 +54,7 @@ test('with one, OpenTelemetry is loaded, and what is left to send is sent at the
 test('the settings of OpenTelemetry may stand in .env', async () => {
   const collector = await startCollectorForTest()
   const { url } = await emptyDatabase()
-  const folder = await temporaryFolder()
+  const folder = await createTemporaryFolder()
   const lines = [
     `OTEL_EXPORTER_OTLP_ENDPOINT=${collector.url}`,
     'OTEL_EXPORTER_OTLP_HEADERS=x-tenant=shop',

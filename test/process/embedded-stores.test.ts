@@ -5,12 +5,12 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { newKey, send } from '../support/client.ts'
-import { spawnService, startProcess, temporaryFolder } from '../support/process.ts'
+import { createTemporaryFolder, spawnService, startProcess } from '../support/process.ts'
 
 const postmasterPidFile = (dataDir: string) => join(dataDir, 'postgres', 'data', 'postmaster.pid')
 
 test('without any setting the service runs on its embedded stores, and says so', async () => {
-  const DATA_DIR = await temporaryFolder()
+  const DATA_DIR = await createTemporaryFolder()
   const service = await startProcess({ DATA_DIR })
   expect(service.stdout()).toContain('orders are kept in an embedded Postgres in')
   expect(service.stdout()).toContain('in the memory of this process')
@@ -25,7 +25,7 @@ test('without any setting the service runs on its embedded stores, and says so',
 })
 
 test.each(['SIGTERM', 'SIGKILL'] as const)('orders outlive a restart after %s', async (signal) => {
-  const DATA_DIR = await temporaryFolder()
+  const DATA_DIR = await createTemporaryFolder()
   const before = await startProcess({ DATA_DIR })
   const key = newKey()
   const first = await send(before.port, { key })
@@ -39,7 +39,7 @@ test.each(['SIGTERM', 'SIGKILL'] as const)('orders outlive a restart after %s', 
 })
 
 test('a second service on the same DATA_DIR is refused with one line; the first goes on', async () => {
-  const DATA_DIR = await temporaryFolder()
+  const DATA_DIR = await createTemporaryFolder()
   const first = await startProcess({ DATA_DIR })
   const second = await spawnService({ DATA_DIR })
   expect(await second.ended).toBe(1)
@@ -50,7 +50,7 @@ test('a second service on the same DATA_DIR is refused with one line; the first 
 })
 
 test('a busy port ends the start with one line, and leaves no database behind', async () => {
-  const DATA_DIR = await temporaryFolder()
+  const DATA_DIR = await createTemporaryFolder()
   const other = createServer().listen(0, '127.0.0.1')
   await once(other, 'listening')
   const { port } = other.address() as AddressInfo
@@ -64,7 +64,7 @@ test('a busy port ends the start with one line, and leaves no database behind', 
 })
 
 test('the second of two signals ends the service at once; the next start takes over its database', async () => {
-  const DATA_DIR = await temporaryFolder()
+  const DATA_DIR = await createTemporaryFolder()
   const service = await startProcess({ DATA_DIR })
   const postmaster = Number(readFileSync(postmasterPidFile(DATA_DIR), 'utf8').split('\n')[0])
   process.kill(postmaster, 'SIGSTOP') // keeps the service from closing
@@ -78,7 +78,7 @@ test('the second of two signals ends the service at once; the next start takes o
 })
 
 test('when its database dies, the service says so and ends; the next start has every order', async () => {
-  const DATA_DIR = await temporaryFolder()
+  const DATA_DIR = await createTemporaryFolder()
   const service = await startProcess({ DATA_DIR })
   const key = newKey()
   const first = await send(service.port, { key })

@@ -1,15 +1,16 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdtemp, rm } from 'node:fs/promises'
+/** The compiled service as processes, run as its users run it. */
+import type { ChildProcess } from 'node:child_process'
+import { chmod, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
 import { freePort } from '../../src/stores/embedded/free-port.ts'
+import { spawnChild } from './child-processes.ts'
 import { until } from './until.ts'
 
 const BINARY = fileURLToPath(new URL('../../dist/main.js', import.meta.url))
 
-/** The compiled service, run as its users run it. */
 export interface ServiceProcess {
   port: number
   child: ChildProcess
@@ -22,9 +23,10 @@ export interface ServiceProcess {
   stop(signal?: NodeJS.Signals): Promise<number | NodeJS.Signals>
 }
 
-/** A folder for one test. */
-export async function temporaryFolder(): Promise<string> {
+/** Creates a folder for one test. */
+export async function createTemporaryFolder(): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'order-once-test-'))
+  await chmod(folder, 0o755) // for root, another user runs an embedded Postgres in it
   onTestFinished(() => rm(folder, { recursive: true, force: true }))
   return folder
 }
@@ -35,8 +37,8 @@ export async function spawnService(
   folder?: string,
 ): Promise<ServiceProcess> {
   const port = Number(env.PORT ?? (await freePort()))
-  const child = spawn(process.execPath, [BINARY, 'serve'], {
-    cwd: folder ?? (await temporaryFolder()), // where there is no .env
+  const child = spawnChild(process.execPath, [BINARY, 'serve'], {
+    cwd: folder ?? (await createTemporaryFolder()), // where there is no .env
     env: {
       PATH: process.env.PATH,
       STORES: 'embedded',
