@@ -1,11 +1,11 @@
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { blockInserts } from '../support/blocked-inserts.ts'
 import { get, type Reply, send } from '../support/client.ts'
-import { holdInserts } from '../support/held-inserts.ts'
 import { redisServer, startPrivateRedis } from '../support/private-redis.ts'
 import { startProcess } from '../support/process.ts'
-import { proxied } from '../support/proxied.ts'
 import { openSocket } from '../support/raw-socket.ts'
 import { createTestStores, startInstance, startService } from '../support/service.ts'
+import { startProxy } from '../support/start-proxy.ts'
 import { hasRedis } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 
@@ -15,7 +15,7 @@ const ready = (port: number) => get(port, '/health/ready')
 /** An instance whose Postgres is behind a proxy. */
 async function startBehindProxy() {
   const { database } = await createTestStores({ redis: false })
-  const { proxy, url } = await proxied(database.url)
+  const { proxy, url } = await startProxy(database.url)
   const stores = { database: { ...database, url }, redisSpace: undefined }
   return { ...(await startInstance(stores)), proxy }
 }
@@ -91,7 +91,7 @@ describe('GET /health/ready', () => {
 
   test('asks the stores once, however many ask at once', async () => {
     const { database } = await createTestStores({ redis: false })
-    const { proxy, url } = await proxied(database.url)
+    const { proxy, url } = await startProxy(database.url)
     const { port } = await startInstance({ database: { ...database, url }, redisSpace: undefined })
     let questions = 0
     proxy.tearsRequest = (bytes) => {
@@ -160,13 +160,13 @@ describe.runIf(redisServer)('while Redis is gone', () => {
 
 describe('while the process shuts down', () => {
   test('/health/ready is 503 and /health/live is 200, on connections that are still open', async () => {
-    const { url, isWaiting, release } = await holdInserts()
+    const { url, isBlocking, unblock } = await blockInserts()
     const service = await startProcess({ DATABASE_URL: url })
     const connections = ['live', 'ready'].map((name) =>
       openSocket(service.port, `GET /health/${name} HTTP/1.1\r\nHost: a\r\n`),
     )
     const atWork = send(service.port)
-    await until(isWaiting)
+    await until(isBlocking)
     service.child.kill('SIGTERM')
     await until(() => service.stdout().includes('closing on SIGTERM'))
     for (const { socket } of connections) socket.write('\r\n')
@@ -175,7 +175,7 @@ describe('while the process shuts down', () => {
     expect(answers.map((answer) => answer?.status)).toEqual([200, 503])
     expect(JSON.parse(answers[0]?.text ?? '')).toEqual({ status: 'live' })
     expect(JSON.parse(answers[1]?.text ?? '')).toMatchObject({ code: 'shutting-down' })
-    await release()
+    await unblock()
     expect((await atWork).status).toBe(201)
     expect(await service.ended).toBe(0)
   })

@@ -3,7 +3,7 @@ import { connect } from 'node:net'
 import { describe, expect, test } from 'vitest'
 import { PROBLEMS } from '../../src/http/problems.ts'
 import { get, newKey, ORDER, send, sign } from '../support/client.ts'
-import { createGate, heldBy } from '../support/gate.ts'
+import { createGate, delayInserts } from '../support/gate.ts'
 import { startService } from '../support/service.ts'
 import { until } from '../support/until.ts'
 
@@ -97,7 +97,7 @@ describe('a problem document', () => {
   test('does not take garbage behind a request at work for a second request to answer', async () => {
     const gate = createGate()
     const { port } = await startService({
-      wrapOrders: heldBy(gate),
+      wrapOrders: delayInserts(gate),
     })
     const key = newKey()
     const body = JSON.stringify(ORDER)

@@ -1,12 +1,12 @@
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { blockInserts } from '../support/blocked-inserts.ts'
 import { newKey, ORDER, open, send, sendAll } from '../support/client.ts'
-import { createGate, heldBy } from '../support/gate.ts'
-import { holdInserts } from '../support/held-inserts.ts'
+import { createGate, delayInserts } from '../support/gate.ts'
 import { redisServer, startPrivateRedis } from '../support/private-redis.ts'
 import { hasPromtool, promtool } from '../support/promtool.ts'
-import { proxied } from '../support/proxied.ts'
 import { scrape } from '../support/scrape.ts'
 import { createTestStores, startInstance, startService } from '../support/service.ts'
+import { startProxy } from '../support/start-proxy.ts'
 import { until } from '../support/until.ts'
 
 const OUTCOMES = 'order_once_idempotency_outcomes_total'
@@ -89,7 +89,7 @@ describe('the duration of requests', () => {
   test('is of the bucket it belongs to', async () => {
     const gate = createGate()
     const { port } = await startService({
-      wrapOrders: heldBy(gate),
+      wrapOrders: delayInserts(gate),
     })
     const beganAt = performance.now()
     const held = send(port)
@@ -115,16 +115,16 @@ describe('the duration of requests', () => {
   })
 
   test('counts a request whose client has gone away', async () => {
-    const { url, isWaiting, release } = await holdInserts()
+    const { url, isBlocking, unblock } = await blockInserts()
     const { port } = await startInstance({
       database: { url },
       redisSpace: undefined,
     })
     const request = open(port)
     request.on('error', () => {})
-    await until(isWaiting)
+    await until(isBlocking)
     request.destroy()
-    await release()
+    await unblock()
     const labels = { route: '/orders', status: '201' }
     await until(async () => (await scrape(port)).value(`${DURATIONS}_count`, labels) === 1)
   })
@@ -154,7 +154,7 @@ describe('the outcomes of keys', () => {
   test('count duplicates that were refused and duplicates that waited', async () => {
     const gate = createGate()
     const { port, waiting } = await startService({
-      wrapOrders: heldBy(gate),
+      wrapOrders: delayInserts(gate),
     })
     const key = newKey()
     const first = send(port, { key })
@@ -204,16 +204,16 @@ test('wrong and missing signatures are counted, also of a client that is told to
 })
 
 test('inserts are counted by their size, and so are the orders that wait for one', async () => {
-  const { url, isWaiting, release } = await holdInserts()
+  const { url, isBlocking, unblock } = await blockInserts()
   const { port } = await startInstance({ database: { url }, redisSpace: undefined })
   const orders = sendAll(50, () => send(port))
-  await until(isWaiting)
+  await until(isBlocking)
   await until(async () => (await scrape(port)).value('order_once_insert_queue_depth') > 0)
   const { value } = await scrape(port)
   expect(value('order_once_postgres_queries_pending')).toBeGreaterThan(0)
   expect(value('order_once_postgres_queries_limit')).toBe(1_000)
   expect(value('order_once_insert_queue_limit')).toBe(1_000)
-  await release()
+  await unblock()
   expect((await orders).map(({ status }) => status)).toEqual(Array(50).fill(201))
   const after = await scrape(port)
   expect(after.value('order_once_insert_batch_size_sum')).toBe(50)
@@ -223,7 +223,7 @@ test('inserts are counted by their size, and so are the orders that wait for one
 
 test('Postgres that is gone is 0, and 1 when it is back', async () => {
   const { database } = await createTestStores({ redis: false })
-  const { proxy, url } = await proxied(database.url)
+  const { proxy, url } = await startProxy(database.url)
   const { port } = await startInstance({ database: { ...database, url }, redisSpace: undefined })
   const isUp = async () => (await scrape(port)).value('order_once_postgres_up')
   expect(await isUp()).toBe(1)

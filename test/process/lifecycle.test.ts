@@ -2,19 +2,19 @@ import { once } from 'node:events'
 import { Agent } from 'node:http'
 import { connect } from 'node:net'
 import { describe, expect, test } from 'vitest'
+import { blockInserts } from '../support/blocked-inserts.ts'
 import { newKey, ORDER, open, SECRET, send, sign } from '../support/client.ts'
-import { holdInserts } from '../support/held-inserts.ts'
 import { spawnService, startProcess } from '../support/process.ts'
 import { createEmptyDatabase, emptyDatabase, emptyRedisSpace, hasRedis } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 
 describe.each(['SIGTERM', 'SIGINT'] as const)('on %s', (signal) => {
   test('requests at work are answered, new ones refused, and the process ends with 0', async () => {
-    const { url, isWaiting, release } = await holdInserts()
+    const { url, isBlocking, unblock } = await blockInserts()
     const service = await startProcess({ DATABASE_URL: url })
     const agent = new Agent({ keepAlive: true, maxSockets: 1 })
     const atWork = send(service.port, { agent })
-    await until(isWaiting)
+    await until(isBlocking)
 
     const pipelined = send(service.port, { agent }) // waits for the connection
     service.child.kill(signal)
@@ -25,7 +25,7 @@ describe.each(['SIGTERM', 'SIGINT'] as const)('on %s', (signal) => {
         (error) => error.code === 'ECONNREFUSED',
       ),
     )
-    await release()
+    await unblock()
 
     const answer = await atWork
     expect(answer.status).toBe(201)
@@ -36,12 +36,12 @@ describe.each(['SIGTERM', 'SIGINT'] as const)('on %s', (signal) => {
   })
 
   test('a request that was still arriving is answered 503 with Retry-After', async () => {
-    const { url, isWaiting, release } = await holdInserts()
+    const { url, isBlocking, unblock } = await blockInserts()
     const service = await startProcess({ DATABASE_URL: url })
     const socket = connect(service.port, '127.0.0.1')
     socket.write('GET /problems/overloaded HTTP/1.1\r\nHost: a\r\n')
     const atWork = send(service.port)
-    await until(isWaiting)
+    await until(isBlocking)
     service.child.kill(signal)
     await until(() => service.stdout().includes(`closing on ${signal}`))
     socket.write('\r\n')
@@ -50,7 +50,7 @@ describe.each(['SIGTERM', 'SIGINT'] as const)('on %s', (signal) => {
     expect(answer).toMatch(/\r\nretry-after: 1\r\n/i)
     expect(answer).toMatch(/\r\nconnection: close\r\n/i)
     expect(answer).toContain('"code":"shutting-down"')
-    await release()
+    await unblock()
     expect((await atWork).status).toBe(201)
     expect(await service.ended).toBe(0)
   })
@@ -73,16 +73,16 @@ describe.each(['SIGTERM', 'SIGINT'] as const)('on %s', (signal) => {
   })
 
   test('a second one ends the process at once, without waiting for requests', async () => {
-    const { url, isWaiting, release } = await holdInserts()
+    const { url, isBlocking, unblock } = await blockInserts()
     const service = await startProcess({ DATABASE_URL: url })
     const atWork = send(service.port)
     atWork.catch(() => {})
-    await until(isWaiting)
+    await until(isBlocking)
     service.child.kill(signal)
     await until(() => service.stdout().includes(`closing on ${signal}`))
     expect(await service.stop(signal)).toBe(1)
     await expect(atWork).rejects.toThrow()
-    await release()
+    await unblock()
   })
 })
 
@@ -152,15 +152,15 @@ describe('the log', () => {
   })
 
   test('has a line for a request whose client went away before its answer', async () => {
-    const { url, isWaiting, release } = await holdInserts()
+    const { url, isBlocking, unblock } = await blockInserts()
     const service = await startProcess({ DATABASE_URL: url })
     const outgoing = open(service.port, { headers: { 'x-request-id': 'gone-1' } })
     outgoing.on('error', () => {})
-    await until(isWaiting)
+    await until(isBlocking)
     outgoing.destroy()
     const lines = () => service.logLines().filter(({ reqId }) => reqId === 'gone-1')
     await until(() => lines().length > 0)
-    await release()
+    await unblock()
     await service.stop()
     expect(lines()).toMatchObject([
       { msg: 'request', method: 'POST', route: '/orders', aborted: true, idempotency: 'new' },

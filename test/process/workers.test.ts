@@ -5,8 +5,8 @@ import type { AddressInfo } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { blockInserts } from '../support/blocked-inserts.ts'
 import { newKey, send, sendAll } from '../support/client.ts'
-import { holdInserts } from '../support/held-inserts.ts'
 import { type ServiceProcess, spawnService, startProcess } from '../support/process.ts'
 import { emptyDatabase, emptyRedisSpace, hasRedis } from '../support/stores.ts'
 import { until } from '../support/until.ts'
@@ -93,16 +93,16 @@ describe.runIf(hasRedis)('several workers', () => {
   test.each(['SIGTERM', 'SIGINT'] as const)(
     'on %s all workers finish their requests, and end together',
     async (signal) => {
-      const { url, isWaiting, release } = await holdInserts()
+      const { url, isBlocking, unblock } = await blockInserts()
       const service = await startProcess(await workersEnv(url))
       const inFlight = sendAll(10, () => send(service.port))
-      await until(isWaiting)
+      await until(isBlocking)
       const workers = workersOf(service)
       // As Ctrl-C does: to all of them.
       for (const pid of signal === 'SIGINT' ? workers : []) process.kill(pid, signal)
       service.child.kill(signal)
       await until(() => service.stdout().includes(`closing on ${signal}`))
-      await release()
+      await unblock()
       expect((await inFlight).map(({ status }) => status)).toEqual(Array(10).fill(201))
       expect(await service.ended).toBe(0)
       expect(workers).toHaveLength(PROCESSES)

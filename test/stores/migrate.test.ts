@@ -33,19 +33,19 @@ test('the table guards what the service promises, whoever writes to it', async (
 
 test('a migration whose connection is cut begins again', async () => {
   const url = await createEmptyDatabase()
-  const proxied = new URL(url)
-  const proxy = await TcpProxy.start(Number(proxied.port))
-  proxied.host = `127.0.0.1:${proxy.port}`
+  const startProxy = new URL(url)
+  const proxy = await TcpProxy.start(Number(startProxy.port))
+  startProxy.host = `127.0.0.1:${proxy.port}`
   const sql = postgres(url, { max: 1 })
   onTestFinished(async () => {
     await sql.end()
     await proxy.close()
   })
   await sql`select pg_advisory_lock(${String(0x6f72646572)}::bigint)`
-  const migrated = migrateDatabase(proxied.href)
+  const migrated = migrateDatabase(startProxy.href)
   const isWaiting = async () =>
     (await sql`select 1 from pg_locks where locktype = 'advisory' and not granted`).length > 0
-  await until(isWaiting)
+  await until(isBlocking)
   proxy.cutAll()
   await sql`select pg_advisory_unlock(${String(0x6f72646572)}::bigint)`
   await migrated
