@@ -14,7 +14,7 @@ const BINARY = fileURLToPath(new URL('../../dist/main.js', import.meta.url))
 export interface ServiceProcess {
   port: number
   child: ChildProcess
-  /** what it printed so far */
+  /** what it has printed so far */
   stdout(): string
   stderr(): string
   logLines(): Record<string, unknown>[]
@@ -31,7 +31,7 @@ export async function createTemporaryFolder(): Promise<string> {
   return folder
 }
 
-/** Starts a process of the service, which may fail to start; killed when the test is finished. */
+/** Starts a process of the service, which may fail to start; it is stopped when the test is finished. */
 export async function spawnService(
   env: Record<string, string>,
   folder?: string,
