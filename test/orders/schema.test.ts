@@ -14,7 +14,7 @@ describe('the canonical form of an order', () => {
     )
   })
 
-  test('is the same in whatever order the members were sent', () => {
+  test('is the same for any order of the members', () => {
     const order = { item: 'book', user_id: 'user-1', amount: 500 }
     expect(canonicalizeOrder(order)).toBe('{"amount":500,"item":"book","user_id":"user-1"}')
   })

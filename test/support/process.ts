@@ -9,6 +9,9 @@ import { freePort } from '../../src/stores/embedded/free-port.ts'
 import { spawnChild } from './child-processes.ts'
 import { until } from './until.ts'
 
+/** Several processes and an embedded database, on a slow machine. */
+const START_TIMEOUT_MS = 30_000
+
 const BINARY = fileURLToPath(new URL('../../dist/main.js', import.meta.url))
 
 export interface ServiceProcess {
@@ -84,6 +87,6 @@ export async function startProcess(env: Record<string, string>): Promise<Service
   await until(() => {
     if (service.child.exitCode !== null) throw new Error(`did not start: ${service.stderr()}`)
     return service.stdout().includes('listens on')
-  })
+  }, START_TIMEOUT_MS)
   return service
 }
