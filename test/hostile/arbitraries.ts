@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { sign } from '../support/client.ts'
 import type { WireRequest } from './contract.ts'
 
-/** Mostly the first: a request that is wrong in every way is refused for the first of them only. */
+/** Mostly the first: a request with many faults is refused for the first of them only. */
 const mostly = <T>(usual: fc.Arbitrary<T>, ...odd: fc.Arbitrary<T>[]) =>
   fc.oneof(
     { weight: 4 * odd.length, arbitrary: usual },
@@ -13,7 +13,7 @@ const mostly = <T>(usual: fc.Arbitrary<T>, ...odd: fc.Arbitrary<T>[]) =>
 
 const character = fc.string({ unit: 'binary', minLength: 1, maxLength: 1 })
 
-/** Text of any well-formed Unicode, on both sides of every rule on its length. */
+/** Any well-formed Unicode, with lengths on both sides of the limits. */
 const text = fc.oneof(
   fc.string({ unit: 'grapheme', maxLength: 40 }),
   fc.string({ unit: 'binary', maxLength: 40 }),
@@ -32,7 +32,7 @@ const amount = fc
   .tuple(fc.integer({ min: 0, max: 99_999_999_999 }), fc.integer({ min: 0, max: 9_999 }))
   .map(([whole, decimals]) => `${whole}.${String(decimals).padStart(4, '0')}`)
 
-/** A number as text, which JSON.stringify could not write: in any notation, of any size. */
+/** A number as text, in any notation and of any size, which JSON.stringify could not write. */
 const number = fc.oneof(
   fc.constantFrom('99999999999.9999', '99999999999.99991', '99999999999.99999', '100000000000'),
   fc.double().map(String),
@@ -48,12 +48,12 @@ const number = fc.oneof(
   ),
 )
 
-/** A value as JSON text, or nearly. */
+/** A value as JSON text, sometimes malformed. */
 const value = fc.oneof(
   number,
   oddText.map((odd) => JSON.stringify(odd)),
   fc.json({ maxDepth: 3 }),
-  // As deep as the largest body allows: a recursive reader would run out of stack.
+  // As deep as the largest body allows: a recursive parser would overflow the stack.
   fc.constant('['.repeat(2_000) + ']'.repeat(2_000)),
   fc.constantFrom('"\\ud800"', '"\\udd8a\\ud83e"', '"\\u0000"', '"\\x41"', '"\n"', "'a'", ''),
 )
@@ -90,7 +90,7 @@ const object = (of: fc.Arbitrary<Member[]>) =>
 
 const order = object(members.chain((three) => fc.shuffledSubarray(three, { minLength: 3 })))
 
-/** One member is another, is missing, or is there once more: before the right one, or after it. */
+/** One member is changed, missing, or duplicated: before the valid one, or after it. */
 const nearlyOrder = fc.oneof(
   object(fc.tuple(members, number).map(([three, odd]) => three.with(2, ['amount', odd]))),
   object(
@@ -110,7 +110,7 @@ const nearlyOrder = fc.oneof(
   ),
 )
 
-/** An order of which bytes were changed on the way, or the end was lost. */
+/** An order with changed bytes, or without its end. */
 const mutatedOrder = fc
   .tuple(
     order,
@@ -136,7 +136,7 @@ export const anyBody = fc.oneof(
 
 // Headers
 
-/** What Node's client lets through: a tab, visible ASCII and Latin-1. */
+/** What Node's client accepts: a tab, visible ASCII and Latin-1. */
 const headerText = fc.string({
   unit: fc
     .oneof(
@@ -157,7 +157,7 @@ const lines = (usual: fc.Arbitrary<string>, odd: fc.Arbitrary<string>) =>
     fc.tuple(usual, fc.oneof(usual, odd)),
   )
 
-/** The lines of a header that most requests are without. */
+/** The lines of a header that most requests do not have. */
 const optional = (odd: fc.Arbitrary<string>) =>
   mostly<string[]>(fc.constant([]), fc.array(odd, { minLength: 1, maxLength: 2 }))
 
@@ -174,13 +174,13 @@ const otherMediaType = fc.oneof(
 )
 
 /**
- * Stands for a key that no request had before; `fuzz.test.ts` puts one in its place. So a case that
- * is run again, to be made smaller, is still a new order.
+ * Replaced with a new key by `fuzz.test.ts`, so that a case that is run again, to shrink it, is still a
+ * new order.
  */
 export const NEW_KEY = '(a new key)'
 const newKey = fc.constantFrom(NEW_KEY, `"${NEW_KEY}"`)
 
-/** Keys that come again in other cases, keys at the bound of their length, and no keys at all. */
+/** Keys that other cases have, too, keys around the maximum length, and malformed keys. */
 const otherKey = fc.oneof(
   fc.constantFrom('a', 'b', '"a"', ' a\t'),
   fc.constantFrom('"', '""', '"a', 'a b', 'a,b', 'a\\', '"a"b"', '""a""'),
@@ -189,7 +189,7 @@ const otherKey = fc.oneof(
   headerText,
 )
 
-const signatureOf = (body: Buffer) => {
+const createSignatureLines = (body: Buffer) => {
   const right = sign(body)
   const padded = Buffer.concat([body, Buffer.from(' ')])
   return lines(
@@ -230,7 +230,7 @@ export const withAnyBody: fc.Arbitrary<WireRequest> = anyBody.chain((body) =>
   })),
 )
 
-/** Two orders that differ, so that keys that come again meet the same and the other; and no order. */
+/** Two orders, so that a repeated key has the same body or another one; and an invalid one. */
 const plainBody = fc
   .constantFrom(1, 1, 2, 2, -1)
   .map((amount) => Buffer.from(`{"user_id":"user-1","item":"book","amount":${amount}}`))
@@ -242,7 +242,7 @@ export const withAnyHeaders: fc.Arbitrary<WireRequest> = plainBody.chain((body) 
       'Content-Type': lines(mediaType, otherMediaType),
       'Content-Encoding': optional(fc.oneof(headerText, fc.constantFrom('gzip', 'identity', ''))),
       'Idempotency-Key': lines(newKey, otherKey),
-      'X-Signature': signatureOf(body),
+      'X-Signature': createSignatureLines(body),
       'X-Request-Id': optional(requestId),
       Prefer: optional(prefer),
       Expect: optional(fc.constantFrom('100-continue', 'a miracle')),
@@ -259,7 +259,7 @@ export const withAnyHeaders: fc.Arbitrary<WireRequest> = plainBody.chain((body) 
     })),
 )
 
-/** The methods of HTTP itself and PATCH; but CONNECT, which Node answers by hanging up. */
+/** The methods of HTTP and PATCH, but not CONNECT, for which Node closes the connection. */
 const method = fc.oneof(
   fc.constant('POST'),
   fc.constantFrom('GET', 'HEAD', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE'),
@@ -315,7 +315,7 @@ export const withAnyPath: fc.Arbitrary<WireRequest> = fc
     accept: fc.constantFrom('*/*', 'text/html', 'application/json', 'image/png', ';;', ''),
   })
   .map(({ method, path, body, type, accept }) => ({
-    // What Node cannot read is refused with a body: it is not known to be a HEAD, which has none.
+    // A request that Node cannot parse is refused with a body, also if it is a HEAD.
     method: method === 'HEAD' && !/^[!-~]{1,15000}$/.test(path) ? 'GET' : method,
     path,
     headers: [

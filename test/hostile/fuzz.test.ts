@@ -8,14 +8,14 @@ import { NEW_KEY, withAnyBody, withAnyHeaders, withAnyPath } from './arbitraries
 import {
   expectCreated,
   expectProblem,
+  getHeaderLines,
   isAmount,
   isKey,
   isText,
   judge,
-  linesOf,
   type Order,
-  type WireAnswer,
   type WireRequest,
+  type WireResponse,
 } from './contract.ts'
 
 /** 21 000 requests together: less than half a minute on two cores with nothing else to do. */
@@ -23,84 +23,84 @@ const BODIES = 10_000
 const HEADERS = 7_000
 const PATHS = 4_000
 
-/** So many cases at once, each on a connection of its own: the stores are never idle. */
-const LANES = 8
+/** Cases at the same time, each on a connection of its own: the stores are never idle. */
+const CONCURRENCY = 8
 
-/** A hang is no answer in this time, on the slowest of machines. */
+/** Long enough for the slowest machine: a later response is a hang. */
 const HANG_MS = 20_000
 
 /** For tests of many thousand requests. */
 const TEST_MS = 180_000
 
-/** Small, so that bodies beyond it are small, too; orders of 255 characters of any kind fit in. */
+/** Small, so that larger bodies are small, too; but orders with 255 characters of any kind fit. */
 const MAX_BODY_BYTES = 4_096
 
 const UUID = /^[0-9a-f-]{36}$/
 
-/** Starts a service to be fuzzed, and remembers every order that it created. */
+/** Starts a service, and keeps every order that it has created. */
 async function startTarget() {
   const { port, database, logLines } = await startService({
     env: {
       MAX_BODY_BYTES: `${MAX_BODY_BYTES}`,
-      // Wrong signatures are part of the fuzz and get 401; how they are limited is not.
+      // Wrong signatures are fuzzed, their limit is not.
       SIGNATURE_FAILURES_MAX: '1000000000',
       RATE_LIMIT_MAX: '1000000000',
       IDEMPOTENCY_STORE: 'memory',
       LOG_LEVEL: 'error',
     },
   })
-  const agent = new Agent({ keepAlive: true, maxSockets: LANES })
+  const agent = new Agent({ keepAlive: true, maxSockets: CONCURRENCY })
   onTestFinished(() => agent.destroy())
 
   const created = new Map<string, { order: Order; text: string }>()
   const tally = new Map<string, number>()
-  const atWork = new Map<string, Promise<unknown>>()
+  const pending = new Map<string, Promise<unknown>>()
 
-  const exchange = (given: WireRequest) => send(port, agent, given)
+  const sendWire = (given: WireRequest) => send(port, agent, given)
 
-  /** Keeps count of what was judged how, so that no kind of it is missing unnoticed. */
+  /** Counts the judgements, so that a missing kind is noticed. */
   function count(judgement: string): void {
     tally.set(judgement, (tally.get(judgement) ?? 0) + 1)
   }
 
-  /** Refused, and for the right reason. */
-  async function expectRefusal(given: WireRequest, code: ProblemCode): Promise<WireAnswer> {
+  /** Expects a refusal with this code. */
+  async function expectRefusal(given: WireRequest, code: ProblemCode): Promise<WireResponse> {
     count(code)
-    const answer = await exchange(given)
-    if (given.method === 'HEAD') expect(answer.status).toBe(PROBLEMS[code].status)
-    else expectProblem(answer, code)
-    return answer
+    const response = await sendWire(given)
+    if (given.method === 'HEAD') expect(response.status).toBe(PROBLEMS[code].status)
+    else expectProblem(response, code)
+    return response
   }
 
-  /** Created, replayed, or refused because of the order that the key has. */
-  async function expectOrder(given: WireRequest, key: string, order: Order): Promise<WireAnswer> {
+  /** Expects an order, its replay, or a refusal because of another order under the key. */
+  async function expectOrder(given: WireRequest, key: string, order: Order): Promise<WireResponse> {
     const first = created.get(key)
     if (first && JSON.stringify(first.order) !== JSON.stringify(order)) {
       return expectRefusal(given, 'idempotency-key-reused')
     }
     count(first ? 'replayed' : 'created')
-    const answer = await exchange(given)
-    expectCreated(answer, key, order)
-    expect(answer.headers['idempotency-replayed']).toBe(first && 'true')
-    if (first) expect(answer.text).toBe(first.text)
-    else created.set(key, { order, text: answer.text })
-    return answer
+    const response = await sendWire(given)
+    expectCreated(response, key, order)
+    expect(response.headers['idempotency-replayed']).toBe(first && 'true')
+    if (first) expect(response.text).toBe(first.text)
+    else created.set(key, { order, text: response.text })
+    return response
   }
 
-  /** The answer to `POST /orders` is what the contract says, whatever was sent. */
-  async function expectJudgement(given: WireRequest): Promise<WireAnswer> {
+  /** Expects what the contract says of a `POST /orders`. */
+  async function expectJudgement(given: WireRequest): Promise<WireResponse> {
     const judgement = judge(given, MAX_BODY_BYTES)
     if ('code' in judgement) return expectRefusal(given, judgement.code)
     const { key, order } = judgement
-    // One at a time under a key, or whose order it is would be left to chance.
-    const answer = (atWork.get(key) ?? Promise.resolve())
+    // One request at a time under a key: which one creates the order must be known.
+    const response = (pending.get(key) ?? Promise.resolve())
       .catch(() => {})
       .then(() => expectOrder(given, key, order))
-    atWork.set(key, answer)
-    return answer
+    pending.set(key, response)
+    return response
   }
 
-  /** The table holds the orders that were answered with 201, and every one of them is valid. */
+  /** Expects that the table has the orders that got 201, all valid, and no others. */
   async function expectRows(): Promise<void> {
     const rows = await database.sql`
       select idempotency_key as key, user_id, item, amount::text as written from orders`
@@ -110,15 +110,15 @@ async function startTarget() {
       expect({ written, isValid }).toEqual({ written: amount.toFixed(4), isValid: true })
       return [key, { user_id, item, amount }] as const
     })
-    const answered = [...created].map(([key, { order }]) => [key, order] as const)
-    expect(new Map(stored)).toEqual(new Map(answered))
+    const expected = [...created].map(([key, { order }]) => [key, order] as const)
+    expect(new Map(stored)).toEqual(new Map(expected))
     expect(logLines).toEqual([]) // at level error
   }
-  return { exchange, expectJudgement, expectRefusal, expectRows, tally, count }
+  return { sendWire, expectJudgement, expectRefusal, expectRows, tally, count }
 }
 
-/** A copy of the request, with a new key where one belongs. */
-function withNewKey(given: WireRequest): WireRequest {
+/** Copies the request, with a new key in place of NEW_KEY. */
+function insertNewKey(given: WireRequest): WireRequest {
   const key = newKey()
   const headers = given.headers.map(([name, value]): [string, string] => [
     name,
@@ -127,9 +127,9 @@ function withNewKey(given: WireRequest): WireRequest {
   return { ...given, headers }
 }
 
-/** Sends a request as it is and reads its answer to the end. */
+/** Sends a request without changes and reads its response to the end. */
 function send(port: number, agent: Agent, { method, path, headers, body }: WireRequest) {
-  return new Promise<WireAnswer>((resolve, reject) => {
+  return new Promise<WireResponse>((resolve, reject) => {
     const outgoing = request({
       host: '127.0.0.1',
       port,
@@ -140,7 +140,7 @@ function send(port: number, agent: Agent, { method, path, headers, body }: WireR
       headers: ['Host', '127.0.0.1', ...headers.flat()],
       timeout: HANG_MS,
     })
-    outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer in ${HANG_MS} ms`)))
+    outgoing.on('timeout', () => outgoing.destroy(new Error(`no response within ${HANG_MS} ms`)))
     outgoing.on('error', reject)
     outgoing.on('response', async (response: IncomingMessage) => {
       const chunks = await response.toArray().catch(reject)
@@ -161,26 +161,26 @@ async function fuzz(
   cases: fc.Arbitrary<WireRequest>,
   property: (given: WireRequest) => Promise<unknown>,
 ): Promise<void> {
-  const lanes = Array.from({ length: LANES }, () =>
+  const runners = Array.from({ length: CONCURRENCY }, () =>
     fc.assert(
-      fc.asyncProperty(cases, async (given) => void (await property(withNewKey(given)))),
-      { numRuns: runs / LANES },
+      fc.asyncProperty(cases, async (given) => void (await property(insertNewKey(given)))),
+      { numRuns: runs / CONCURRENCY },
     ),
   )
-  // All come to their end before the service closes.
-  const failed = (await Promise.allSettled(lanes)).find(({ status }) => status === 'rejected')
+  // All must have ended before the service closes.
+  const failed = (await Promise.allSettled(runners)).find(({ status }) => status === 'rejected')
   if (failed?.status === 'rejected') throw failed.reason
 }
 
-/** None of these kinds of cases was rare: arbitraries that lost one would prove nothing of it. */
+/** Expects that none of these kinds of cases was rare: otherwise the test would not cover it. */
 function expectKinds(tally: Map<string, number>, least: number, kinds: string[]): void {
   const rare = kinds.filter((kind) => (tally.get(kind) ?? 0) < least)
   expect({ rare, tally }).toEqual({ rare: [], tally })
 }
 
-describe('whatever is sent', () => {
+describe('any request', () => {
   test(
-    'a body is an order if the contract says so, and else is refused as invalid',
+    'creates an order if its body is valid, and is refused otherwise',
     async () => {
       const { expectJudgement, expectRows, tally } = await startTarget()
       await fuzz(BODIES, withAnyBody, expectJudgement)
@@ -192,14 +192,14 @@ describe('whatever is sent', () => {
   )
 
   test(
-    'headers lead to an order, to its replay, or to the refusal of the first that is wrong',
+    'creates or replays an order if its headers are valid, and is refused for the first that is not',
     async () => {
       const { expectJudgement, expectRows, tally } = await startTarget()
       await fuzz(HEADERS, withAnyHeaders, async (given) => {
         const { headers } = await expectJudgement(given)
         const id = String(headers['x-request-id'])
-        const sent = linesOf(given, 'x-request-id')
-        // Two lines are no id; what is no UUID may be taken or not.
+        const sent = getHeaderLines(given, 'x-request-id')
+        // Two lines are no id; an id that is no UUID may be accepted or not.
         const isSent = sent.length === 1 && sent[0] === id
         const mustBeSent = sent.length === 1 && UUID.test(sent[0] ?? '')
         expect({ id, isFine: isSent || (!mustBeSent && UUID.test(id)) }).toEqual({
@@ -219,13 +219,13 @@ describe('whatever is sent', () => {
   )
 
   test(
-    'a path is known, unknown or malformed, and takes a method or does not',
+    'gets an order, a page, 404, 405 or 400 for its path and method',
     async () => {
-      const { exchange, expectJudgement, expectRefusal, expectRows, count, tally } =
+      const { sendWire, expectJudgement, expectRefusal, expectRows, count, tally } =
         await startTarget()
       await fuzz(PATHS, withAnyPath, async (given) => {
         const { method } = given
-        const place = placeOf(given.path)
+        const place = classifyPath(given.path)
         if (place === 'orders') {
           return method === 'POST'
             ? expectJudgement(given)
@@ -235,7 +235,7 @@ describe('whatever is sent', () => {
         if (method !== 'GET' && method !== 'HEAD') return expectRefusal(given, 'method-not-allowed')
         if (place === 'no page') return expectRefusal(given, 'not-found')
         count('page')
-        const { status, headers } = await exchange(given)
+        const { status, headers } = await sendWire(given)
         expect(status).toBe(200)
         return expect(headers['content-type']).toMatch(
           /^(text\/html|application\/json); charset=utf-8$/,
@@ -251,8 +251,8 @@ describe('whatever is sent', () => {
   )
 })
 
-/** What is at a path: orders, the front page or that of a problem, or the reason why there is nothing. */
-function placeOf(path: string): 'orders' | 'page' | 'no page' | ProblemCode {
+/** Classifies a path: orders, an existing page, a missing page, or the code of its refusal. */
+function classifyPath(path: string): 'orders' | 'page' | 'no page' | ProblemCode {
   // Longer than all the headers that Node reads.
   if (path.length > 16 * 1024) return 'headers-too-large'
   // A URI is visible ASCII (RFC 3986).
