@@ -1,10 +1,11 @@
+/** A proxy that does to connections what networks do. */
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 /** A connection through the proxy. */
 interface Link {
-  /** of whoever connected to the proxy */
+  /** to the client */
   near: Socket
   /** to the server behind the proxy */
   far: Socket
@@ -13,8 +14,8 @@ interface Link {
 const never = () => false as const
 
 /**
- * Stands before a server on 127.0.0.1 and passes bytes on, or does what networks do to them. The
- * server may come back on another port: set `serverPort`.
+ * Passes bytes on between clients and a server on 127.0.0.1, or does what networks do to them. If the
+ * server is restarted on another port, set `serverPort`.
  */
 export class TcpProxy {
   serverPort: number
@@ -57,7 +58,7 @@ export class TcpProxy {
     }
   }
 
-  /** Lets nothing through, and accepts connections nevertheless, until `speak`. */
+  /** Passes nothing on until `speak`, but accepts connections. */
   hush(): void {
     this.#silent = true
     for (const { near, far } of this.#links) {
@@ -66,7 +67,7 @@ export class TcpProxy {
     }
   }
 
-  /** Lets through what was held back, and what comes from now on. */
+  /** Passes on what was kept back, and what comes from now on. */
   speak(): void {
     this.#silent = false
     for (const { near, far } of this.#links) {
@@ -95,7 +96,7 @@ export class TcpProxy {
     near.on('data', (bytes) => {
       const tear = this.tearsRequest(bytes)
       if (!tear) return toFar.send(bytes)
-      // What follows would make the torn statement whole again.
+      // The rest would complete the torn statement.
       near.removeAllListeners('data').resume()
       far.write(bytes.subarray(0, tear.afterBytes), cut)
     })
