@@ -1,8 +1,11 @@
 /** The compiled service as processes, run as its users run it. */
 import type { ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
 import { chmod, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Readable } from 'node:stream'
+import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
 import { freePort } from '../../src/stores/embedded/free-port.ts'
@@ -32,6 +35,21 @@ export async function createTemporaryFolder(): Promise<string> {
   await chmod(folder, 0o755) // for root, another user runs an embedded Postgres in it
   onTestFinished(() => rm(folder, { recursive: true, force: true }))
   return folder
+}
+
+/** Runs a command of the binary to its end, in a folder without a `.env`. */
+export async function runBinary(args: string[], env: Record<string, string> = {}) {
+  const child = spawnChild(process.execPath, [BINARY, ...args], {
+    cwd: await createTemporaryFolder(),
+    env: { PATH: process.env.PATH, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const [stdout, stderr] = await Promise.all([
+    text(child.stdout as Readable),
+    text(child.stderr as Readable),
+    once(child, 'close'),
+  ])
+  return { code: child.exitCode, stdout, stderr }
 }
 
 /** Starts a process of the service, which may fail to start; it is stopped when the test is finished. */
