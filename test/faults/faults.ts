@@ -69,7 +69,7 @@ export const FAULTS: readonly Fault[] = [
     async run({ system: { postgres, postgresProxy }, random, wait, countEffects }) {
       const sql = postgres.connect()
       const timer = setInterval(() => {
-        const ports = postgresProxy.farPorts
+        const ports = postgresProxy.serverSidePorts
         if (ports.length === 0) return
         const port = pickOne(random, ports)
         const terminated = sql`
@@ -97,10 +97,10 @@ export const FAULTS: readonly Fault[] = [
     target: 'postgres',
     durationMs: PAUSE_MS,
     async run({ system: { postgresProxy }, wait, countEffects }) {
-      postgresProxy.hush()
+      postgresProxy.silence()
       countEffects()
       await wait()
-      postgresProxy.speak()
+      postgresProxy.resume()
     },
   },
   {
@@ -120,13 +120,13 @@ export const FAULTS: readonly Fault[] = [
     target: 'postgres',
     durationMs: DISTURBANCE_MS,
     async run({ system: { postgresProxy }, random, wait, countEffects }) {
-      postgresProxy.tearsRequest = ({ length }) => {
-        if (random() >= CUT_SHARE) return false
+      postgresProxy.cutRequestAfter = ({ length }) => {
+        if (random() >= CUT_SHARE) return undefined
         countEffects()
-        return { afterBytes: pickInteger(random, [0, length - 1]) }
+        return pickInteger(random, [0, length - 1])
       }
       await wait()
-      postgresProxy.tearsRequest = () => false
+      postgresProxy.cutRequestAfter = () => undefined
     },
   },
   {
@@ -134,13 +134,13 @@ export const FAULTS: readonly Fault[] = [
     target: 'postgres',
     durationMs: DISTURBANCE_MS,
     async run({ system: { postgresProxy }, random, wait, countEffects }) {
-      postgresProxy.swallowsReply = (bytes) => {
+      postgresProxy.dropReply = (bytes) => {
         if (!isInsertCommitted(bytes) || random() >= DROPPED_REPLY_SHARE) return false
         countEffects()
         return true
       }
       await wait()
-      postgresProxy.swallowsReply = () => false
+      postgresProxy.dropReply = () => false
     },
   },
   {
@@ -227,8 +227,8 @@ async function slowDown(proxy: TcpProxy, { random, wait, countEffects }: FaultCo
 }
 
 function resetConnections(proxy: TcpProxy, { countEffects }: FaultContext) {
-  countEffects(proxy.farPorts.length)
-  proxy.cutAll()
+  countEffects(proxy.serverSidePorts.length)
+  proxy.resetAll()
 }
 
 /**

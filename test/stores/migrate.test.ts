@@ -48,7 +48,7 @@ describe('the migrations', () => {
         where locktype = 'advisory' and not granted and datname = current_database()`
       return waiting.length > 0
     })
-    proxy.cutAll()
+    proxy.resetAll()
     await sql`select pg_advisory_unlock(${LOCKS.migration})`
     await migrated
     expect(await sql`select count(*)::int as count from orders`).toEqual([{ count: 0 }])
