@@ -1,9 +1,10 @@
 import { pino } from 'pino'
 import postgres from 'postgres'
-import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
-import { cleanUp, scheduleCleanUp } from '../src/clean-up.ts'
+import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { type CleanUpReport, cleanUp, scheduleCleanUp } from '../src/clean-up.ts'
 import { releaseOldKeys } from '../src/orders/key-retention.ts'
 import { newKey, ORDER, send } from './support/client.ts'
+import { createGate } from './support/gate.ts'
 import { createTestStores, startInstance } from './support/service.ts'
 import { emptyDatabase, hasRedis } from './support/stores.ts'
 import { until } from './support/until.ts'
@@ -26,40 +27,40 @@ async function insertOrders(ages: Record<string, number>) {
   }
 }
 
-const keys = async () =>
-  (await sql`select idempotency_key as held, released_key as released from orders order by id`).map(
-    ({ held, released }) => ({ held, released }),
+const readKeys = async () =>
+  (await sql`select idempotency_key as kept, released_key as released from orders order by id`).map(
+    ({ kept, released }) => ({ kept, released }),
   )
 
-const run = (keyRetentionDays: number) =>
+const cleanUpKeys = (keyRetentionDays: number) =>
   cleanUp({ databaseUrl: url, redisUrl: undefined }, { keyRetentionDays })
 
 describe('the clean-up of keys', () => {
-  test('releases the keys of orders older than the retention, and keeps them readable', async () => {
+  test('releases the keys of orders older than the retention, and keeps them in released_key', async () => {
     await insertOrders({ old: 31, older: 30.1, young: 29.9 })
-    expect(await run(30)).toEqual({ releasedKeys: 2, deletedRecords: 0 })
-    expect(await keys()).toEqual([
-      { held: null, released: 'old' },
-      { held: null, released: 'older' },
-      { held: 'young', released: null },
+    expect(await cleanUpKeys(30)).toEqual({ releasedKeys: 2, deletedRecords: 0 })
+    expect(await readKeys()).toEqual([
+      { kept: null, released: 'old' },
+      { kept: null, released: 'older' },
+      { kept: 'young', released: null },
     ])
   })
 
-  test('releases none with a retention of 0', async () => {
+  test('releases no key with a retention of 0', async () => {
     await insertOrders({ old: 10_000 })
-    expect(await run(0)).toEqual({ releasedKeys: 0, deletedRecords: 0 })
-    expect(await keys()).toEqual([{ held: 'old', released: null }])
+    expect(await cleanUpKeys(0)).toEqual({ releasedKeys: 0, deletedRecords: 0 })
+    expect(await readKeys()).toEqual([{ kept: 'old', released: null }])
   })
 
-  test('goes on where it stopped, and does nothing twice', async () => {
+  test('releases each key once, over several runs', async () => {
     await insertOrders({ a: 40, b: 35, c: 20 })
-    expect((await run(38)).releasedKeys).toBe(1)
-    expect((await run(30)).releasedKeys).toBe(1)
-    expect((await run(30)).releasedKeys).toBe(0)
-    expect((await run(10)).releasedKeys).toBe(1)
+    expect((await cleanUpKeys(38)).releasedKeys).toBe(1)
+    expect((await cleanUpKeys(30)).releasedKeys).toBe(1)
+    expect((await cleanUpKeys(30)).releasedKeys).toBe(0)
+    expect((await cleanUpKeys(10)).releasedKeys).toBe(1)
   })
 
-  test('works in batches, and one statement looks at no more orders than its limit', async () => {
+  test('releases no more keys in one statement than its limit', async () => {
     await insertOrders({ a: 9, b: 8, c: 7, d: 6, e: 1 })
     const runQuery = (text: string, values: unknown[]) => sql.unsafe(text, values as never[])
     expect(await releaseOldKeys(runQuery, 5, 3)).toHaveLength(3)
@@ -67,29 +68,29 @@ describe('the clean-up of keys', () => {
     expect(await releaseOldKeys(runQuery, 5, 3)).toHaveLength(0)
   })
 
-  test('passes over no order whose id and age disagree', async () => {
+  test('releases by the age of an order, not by its id', async () => {
     await insertOrders({ a: 9, young: 1, b: 9 })
-    expect((await run(5)).releasedKeys).toBe(2)
+    expect((await cleanUpKeys(5)).releasedKeys).toBe(2)
     await sql`update orders set created_at = now() - interval '6 days' where idempotency_key = 'young'`
-    expect((await run(5)).releasedKeys).toBe(1)
+    expect((await cleanUpKeys(5)).releasedKeys).toBe(1)
   })
 
-  test('handles more than a batch', async () => {
+  test('releases more keys than one batch has', async () => {
     await sql`
       insert into orders (id, user_id, item, amount, idempotency_key, request_fingerprint, created_at)
       select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'u', 'i', 1, n, 'v1:', now() - interval '2 days'
       from generate_series(1, 1234) n`
-    expect((await run(1)).releasedKeys).toBe(1234)
+    expect((await cleanUpKeys(1)).releasedKeys).toBe(1234)
   })
 
-  test('frees a key for a new order, while the old one keeps its history', async () => {
+  test('allows a new order with a released key, while the old order keeps its row', async () => {
     const stores = await createTestStores({ redis: false })
     const key = newKey()
     const old = await send((await startInstance(stores)).port, { key })
     await sql`update orders set created_at = now() - interval '31 days'`
-    expect((await run(30)).releasedKeys).toBe(1)
+    expect((await cleanUpKeys(30)).releasedKeys).toBe(1)
 
-    const restarted = await startInstance(stores) // its records, in memory, are of today
+    const restarted = await startInstance(stores) // without the records in memory
     const fresh = await send(restarted.port, { key, body: { ...ORDER, amount: 7 } })
     expect(fresh.status).toBe(201)
     expect(fresh.headers['idempotency-replayed']).toBeUndefined()
@@ -99,7 +100,7 @@ describe('the clean-up of keys', () => {
     ])
   })
 
-  test('does not block the insert of an order', async () => {
+  test('does not block an insert', async () => {
     const { port } = await startInstance(await createTestStores({ redis: false }))
     await insertOrders({ a: 40, b: 40 })
     const holder = postgres(url, { max: 1 })
@@ -133,16 +134,16 @@ describe.runIf(hasRedis)('the clean-up of keys, with Redis', () => {
     await insertOrders({ old: 31 })
     const redisUrl = 'redis://127.0.0.1:1'
     await expect(cleanUp({ databaseUrl: url, redisUrl }, { keyRetentionDays: 1 })).rejects.toThrow()
-    expect(await keys()).toEqual([{ held: 'old', released: null }])
+    expect(await readKeys()).toEqual([{ kept: 'old', released: null }])
   })
 })
 
 describe('the clean-up of records', () => {
-  test('deletes what has expired, and nothing else', async () => {
+  test('deletes the expired records and no others', async () => {
     await sql`
       insert into idempotency_records (key, fingerprint, token, expires_at)
       select n, '', '', now() + (n - 1000.5) * interval '1 minute' from generate_series(1, 1100) n`
-    expect(await run(0)).toEqual({ releasedKeys: 0, deletedRecords: 1000 })
+    expect(await cleanUpKeys(0)).toEqual({ releasedKeys: 0, deletedRecords: 1000 })
     expect(await sql`select count(*)::int as count from idempotency_records`).toEqual([
       { count: 100 },
     ])
@@ -155,52 +156,67 @@ describe('the clean-up', () => {
       insert into orders (id, user_id, item, amount, idempotency_key, request_fingerprint, created_at)
       select gen_random_uuid(), 'u', 'i', 1, n, 'v1:', now() - interval '2 days'
       from generate_series(1, 2000) n`
-    const reports = await Promise.all([run(1), run(1)])
-    expect(reports.map(({ releasedKeys }) => releasedKeys).reduce((a, b) => a + b)).toBe(2000)
+    const [one, other] = await Promise.all([cleanUpKeys(1), cleanUpKeys(1)])
+    expect(one.releasedKeys + other.releasedKeys).toBe(2000)
+  })
+})
+
+describe('the schedule of the clean-up', () => {
+  const HOUR_MS = 3_600_000
+  const lines: Record<string, unknown>[] = []
+  const log = pino({ base: null }, { write: (line) => void lines.push(JSON.parse(line)) })
+
+  beforeEach(() => {
+    vi.useFakeTimers()
+    lines.length = 0
+  })
+  afterEach(() => {
+    vi.useRealTimers()
   })
 
-  test('runs on a schedule, reports what it did, outlives a failure, and stops', async () => {
-    const lines: Record<string, unknown>[] = []
-    const log = pino({ base: null }, { write: (line) => void lines.push(JSON.parse(line)) })
-    let runs = 0
-    const stop = scheduleCleanUp(
-      async () => {
-        if (++runs === 1) throw new Error('Postgres is away')
-        return { releasedKeys: 2, deletedRecords: 3 }
-      },
-      log,
-      { intervalMs: 5, random: () => 1 },
-    )
-    await until(() => runs >= 3)
+  test('runs it every hour, also after a failure, logs the result, and stops', async () => {
+    const run = vi.fn<() => Promise<CleanUpReport>>()
+    run.mockRejectedValueOnce(new Error('Postgres does not respond'))
+    run.mockResolvedValue({ releasedKeys: 2, deletedRecords: 3 })
+    const stop = scheduleCleanUp(run, log, { random: () => 0.999 })
+    expect(run).not.toHaveBeenCalled()
+    await vi.advanceTimersByTimeAsync(2 * HOUR_MS)
+    expect(run).toHaveBeenCalledTimes(2)
+    expect(lines).toMatchObject([
+      { level: 40, msg: 'the clean-up failed; it runs again later' },
+      { level: 30, msg: 'cleaned up', releasedKeys: 2, deletedRecords: 3 },
+    ])
     await stop()
-    const stoppedAt = runs
-    expect(lines[0]).toMatchObject({ level: 40, msg: expect.stringContaining('clean-up failed') })
-    expect(lines[1]).toMatchObject({ msg: 'cleaned up', releasedKeys: 2, deletedRecords: 3 })
-    await new Promise((resolve) => setImmediate(resolve))
-    expect(runs).toBe(stoppedAt)
+    await vi.advanceTimersByTimeAsync(2 * HOUR_MS)
+    expect(run).toHaveBeenCalledTimes(2)
   })
 
   test.each([
     [0, 0],
-    [0.5, 1_800_000],
-  ])('runs first after a random part of the interval (%d of it)', async (random, firstAtMs) => {
-    vi.useFakeTimers()
-    onTestFinished(() => void vi.useRealTimers())
-    let runs = 0
-    const stop = scheduleCleanUp(
-      async () => {
-        runs++
-        return { releasedKeys: 0, deletedRecords: 0 }
-      },
-      pino({ level: 'silent' }),
-      { random: () => random },
-    )
-    if (firstAtMs > 0) await vi.advanceTimersByTimeAsync(firstAtMs - 1)
-    expect(runs).toBe(0)
+    [0.5, HOUR_MS / 2],
+  ])('begins after a random part of an hour (%d of it)', async (random, firstAtMs) => {
+    const run = vi.fn(async () => ({ releasedKeys: 0, deletedRecords: 0 }))
+    const stop = scheduleCleanUp(run, log, { random: () => random })
+    await vi.advanceTimersByTimeAsync(Math.max(0, firstAtMs - 1))
+    expect(run).toHaveBeenCalledTimes(firstAtMs === 0 ? 1 : 0)
     await vi.advanceTimersByTimeAsync(1)
-    expect(runs).toBe(1)
-    await vi.advanceTimersByTimeAsync(3_600_000)
-    expect(runs).toBe(2)
+    expect(run).toHaveBeenCalledTimes(1)
     await stop()
+  })
+
+  test('skips an hour in which it still runs; the end waits for its current batch', async () => {
+    const gate = createGate()
+    let isStopped = false
+    const stop = scheduleCleanUp(async (signal) => {
+      await gate.pass()
+      isStopped = signal.aborted
+      return { releasedKeys: 0, deletedRecords: 0 }
+    }, log)
+    await vi.advanceTimersByTimeAsync(3 * HOUR_MS)
+    expect(gate.arrived).toBe(1)
+    const stopping = stop()
+    gate.open()
+    await stopping
+    expect(isStopped).toBe(true)
   })
 })

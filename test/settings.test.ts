@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { isProduction, parseSettings } from '../src/settings.ts'
-import { spawnService, temporaryFolder } from './support/process.ts'
+import { createTemporaryFolder, spawnService } from './support/process.ts'
 
 describe('the settings', () => {
   test('have defaults for development', () => {
@@ -85,13 +85,13 @@ describe('the settings', () => {
       value,
       'TRUST_PROXY must be addresses or CIDR ranges, separated by commas, such as 10.0.0.0/8,::1',
     ]),
-  ])('refuse %s=%s and name the rule', (name, value, message) => {
+  ])('refuse %s=%s with the rule', (name, value, message) => {
     expect(() => parseSettings({ [name as string]: value })).toThrow(
       expect.objectContaining({ name: 'StartError', message }),
     )
   })
 
-  test('name every broken setting at once, and never its value', () => {
+  test('are refused with one line for all broken rules, without the values', () => {
     const secret = 'postgresql-with-a-password'
     expect(() => parseSettings({ PORT: 'x', DATABASE_URL: secret })).toThrow(
       expect.objectContaining({
@@ -101,7 +101,7 @@ describe('the settings', () => {
     )
   })
 
-  test('take addresses and ranges of proxies', () => {
+  test('accept addresses and ranges of proxies', () => {
     const { trustedProxies } = parseSettings({ TRUST_PROXY: '10.0.0.0/8, 192.168.1.1,fd00::/8' })
     expect(trustedProxies).toEqual(['10.0.0.0/8', '192.168.1.1', 'fd00::/8'])
   })
@@ -141,7 +141,7 @@ describe('the settings', () => {
 
 describe('the process', () => {
   test('reads .env in its folder; the environment wins', async () => {
-    const folder = await temporaryFolder()
+    const folder = await createTemporaryFolder()
     await writeFile(join(folder, '.env'), 'LOG_LEVEL=loud\nRATE_LIMIT_MAX=none\n')
     const service = await spawnService({ LOG_LEVEL: 'info', RATE_LIMIT_MAX: '' }, folder)
     expect(await service.ended).toBe(1)
@@ -153,7 +153,7 @@ describe('the process', () => {
     expect(other.stderr()).toContain('LOG_LEVEL must be fatal')
   })
 
-  test('ends with one line and a non-zero code on a bad setting', async () => {
+  test('exits with 1 and one line on a bad setting', async () => {
     const service = await spawnService({ LOG_LEVEL: 'loud' })
     expect(await service.ended).toBe(1)
     expect(service.stdout()).toBe('')

@@ -6,7 +6,7 @@ import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
 import { newKey, ORDER, sign } from '../support/client.ts'
-import { temporaryFolder } from '../support/process.ts'
+import { createTemporaryFolder } from '../support/process.ts'
 import { startService } from '../support/service.ts'
 import { ORDER_ID, refuseWith, respondCreated, startScriptedServer } from './scripted-server.ts'
 
@@ -108,7 +108,7 @@ describe('the command', () => {
       refuseWith(500, 'internal-error'),
       respondCreated,
     )
-    const file = join(await temporaryFolder(), 'order.json')
+    const file = join(await createTemporaryFolder(), 'order.json')
     await writeFile(file, JSON.stringify(ORDER))
     const { code, stdout, stderr } = await run(
       [

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { type SendOptions, sendWithRetries } from '../../src/client/send-with-retries.ts'
 import { sign, signOrder } from '../../src/client/sign.ts'
 import { newKey, ORDER, SECRET, send } from '../support/client.ts'
-import { createGate, heldBy } from '../support/gate.ts'
+import { createGate, delayInserts } from '../support/gate.ts'
 import { startService } from '../support/service.ts'
 import { until } from '../support/until.ts'
 import {
@@ -260,7 +260,7 @@ describe('from the service the client receives', () => {
   test('the response of a request that was in flight', async () => {
     const gate = createGate()
     const { port, countOrders } = await startService({
-      wrapOrders: heldBy(gate),
+      wrapOrders: delayInserts(gate),
     })
     const key = newKey()
     const first = send(port, { key })

@@ -22,7 +22,7 @@ beforeAll(async () => {
 })
 
 describe('docs/operations.md', () => {
-  test('has a section for each alert, which names it', async () => {
+  test('has a section for each alert', async () => {
     const { groups } = parse(await readFile(new URL('alerts.yml', DOCS), 'utf8'))
     type Rule = { alert?: string; annotations: { runbook: string } }
     const rules = groups.flatMap((group: { rules: Rule[] }) => group.rules) as Rule[]
@@ -34,7 +34,7 @@ describe('docs/operations.md', () => {
     }
   })
 
-  test('links only to sections that it has', () => {
+  test('links only to its own sections', () => {
     const links = Array.from(page.matchAll(/\]\(#([^)]*)\)/g), ([, anchor]) => anchor)
     expect(links.length).toBeGreaterThan(20)
     for (const link of links) expect(anchors).toContain(link)

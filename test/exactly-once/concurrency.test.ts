@@ -18,21 +18,21 @@ const places = [
     : []),
 ]
 
-describe.each(places)('at once, on $name', ({ redis, instances }) => {
+describe.each(places)('requests at the same time, on $name', ({ redis, instances }) => {
   async function start() {
     const stores = await createTestStores({ redis })
     const ports: number[] = []
     for (let i = 0; i < instances; i++) ports.push((await startInstance(stores)).port)
     return {
-      portOf: (index: number) => ports[index % ports.length] as number,
+      choosePort: (index: number) => ports[index % ports.length] as number,
       rows: () => stores.database.sql`select id, item from orders`,
     }
   }
 
-  test('50 identical requests make one order; every 201 has its bytes, the rest are 409', async () => {
-    const { portOf, rows } = await start()
+  test('50 identical requests create one order; every 201 has the same bytes, the others are 409', async () => {
+    const { choosePort, rows } = await start()
     const key = newKey()
-    const replies = await sendAll(50, (i) => send(portOf(i), { key }))
+    const replies = await sendAll(50, (i) => send(choosePort(i), { key }))
 
     const stored = await rows()
     expect(stored).toHaveLength(1)
@@ -47,18 +47,18 @@ describe.each(places)('at once, on $name', ({ redis, instances }) => {
       expect(reply.headers['retry-after']).toBe('1')
     }
 
-    for (const repeat of await sendAll(10, (i) => send(portOf(i), { key }))) {
+    for (const repeat of await sendAll(10, (i) => send(choosePort(i), { key }))) {
       expect(repeat).toMatchObject({ status: 201, text: first[0]?.text })
       expect(repeat.headers['idempotency-replayed']).toBe('true')
     }
     expect(await rows()).toHaveLength(1)
   })
 
-  test('50 requests with one key and two bodies make one order of one body; the other is 409', async () => {
-    const { portOf, rows } = await start()
+  test('50 requests with one key and two bodies create one order; the other body is refused with 409', async () => {
+    const { choosePort, rows } = await start()
     const key = newKey()
     const bodies = [ORDER, { ...ORDER, item: 'pen' }]
-    const replies = await sendAll(50, (i) => send(portOf(i >> 1), { key, body: bodies[i % 2] }))
+    const replies = await sendAll(50, (i) => send(choosePort(i >> 1), { key, body: bodies[i % 2] }))
 
     const stored = await rows()
     expect(stored).toHaveLength(1)
@@ -69,16 +69,16 @@ describe.each(places)('at once, on $name', ({ redis, instances }) => {
       else if (reply.status !== 201) expect(reply.json.code).toBe('request-in-progress')
     })
 
-    const replay = await send(portOf(1), { key, body: bodies[winner] })
+    const replay = await send(choosePort(1), { key, body: bodies[winner] })
     expect(replay).toMatchObject({ status: 201, text: created(replies)[0]?.text })
-    expect((await send(portOf(0), { key, body: bodies[1 - winner] })).json.code).toBe(
+    expect((await send(choosePort(0), { key, body: bodies[1 - winner] })).json.code).toBe(
       'idempotency-key-reused',
     )
   })
 
-  test('50 requests with 50 keys make 50 orders', async () => {
-    const { portOf, rows } = await start()
-    const replies = await sendAll(50, (i) => send(portOf(i)))
+  test('50 requests with 50 keys create 50 orders', async () => {
+    const { choosePort, rows } = await start()
+    const replies = await sendAll(50, (i) => send(choosePort(i)))
     expect(created(replies)).toHaveLength(50)
     expect(distinct(replies.map(({ json }) => json.order.id))).toHaveLength(50)
     expect(await rows()).toHaveLength(50)

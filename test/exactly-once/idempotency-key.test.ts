@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import type { IdempotencyStore } from '../../packages/idempotency/src/stores/store.ts'
 import { newKey, send } from '../support/client.ts'
+import { createClaimCounter } from '../support/count-claims.ts'
 import { startService } from '../support/service.ts'
 
 describe('the Idempotency-Key header', () => {
@@ -27,21 +27,13 @@ describe('the Idempotency-Key header', () => {
     ['a letter beyond ASCII', 'clé'],
     ['sent twice', ['key-001', 'key-001']],
     ['sent twice, differing', ['key-001', 'key-002']],
-  ])('that is malformed (%s) is refused, and the store is not touched', async (_name, key) => {
-    let touched = 0
-    const { port, countOrders } = await startService({
-      wrapIdempotencyStore: (store): IdempotencyStore => ({
-        ...store,
-        claim: (...args) => {
-          touched++
-          return store.claim(...args)
-        },
-      }),
-    })
+  ])('that is malformed (%s) is refused, and claims no key', async (_name, key) => {
+    const { claims, wrapIdempotencyStore } = createClaimCounter()
+    const { port, countOrders } = await startService({ wrapIdempotencyStore })
     const reply = await send(port, { key })
     expect(reply).toMatchObject({ status: 400, json: { code: 'idempotency-key-invalid' } })
     expect(reply.json.detail).toContain('Idempotency-Key')
-    expect(touched).toBe(0)
+    expect(claims()).toBe(0)
     expect(await countOrders()).toBe(0)
   })
 
@@ -67,7 +59,7 @@ describe('the Idempotency-Key header', () => {
     expect(await countOrders()).toBe(1)
   })
 
-  test('tells upper from lower case', async () => {
+  test('is case-sensitive', async () => {
     const { port, countOrders } = await startService()
     const key = newKey()
     await send(port, { key })

@@ -5,32 +5,32 @@ import { type PrivateRedis, redisServer, startPrivateRedis } from '../support/pr
 import { createTestStores, startInstance } from '../support/service.ts'
 import { until } from '../support/until.ts'
 
-/** Ways in which a Redis is lost, and how each ends. */
-const losses: {
+/** Ways in which Redis fails, and how each ends. */
+const failures: {
   name: string
-  lose: (server: PrivateRedis, admin: Redis) => unknown
-  heal?: (server: PrivateRedis, admin: Redis) => unknown
+  fail: (server: PrivateRedis, admin: Redis) => unknown
+  recover?: (server: PrivateRedis, admin: Redis) => unknown
 }[] = [
-  { name: 'was killed', lose: (server) => server.stop() },
-  { name: 'hangs', lose: (server) => server.freeze(), heal: (server) => server.thaw() },
+  { name: 'is stopped', fail: (server) => server.stop() },
+  { name: 'hangs', fail: (server) => server.freeze(), recover: (server) => server.thaw() },
   {
     name: 'is a read-only replica',
-    lose: (_, admin) => admin.replicaof('127.0.0.1', 1),
-    heal: (_, admin) => admin.replicaof('NO', 'ONE'),
+    fail: (_, admin) => admin.replicaof('127.0.0.1', 1),
+    recover: (_, admin) => admin.replicaof('NO', 'ONE'),
   },
   {
     name: 'is full',
-    lose: (_, admin) => admin.config('SET', 'maxmemory', '1'),
-    heal: (_, admin) => admin.config('SET', 'maxmemory', '0'),
+    fail: (_, admin) => admin.config('SET', 'maxmemory', '1'),
+    recover: (_, admin) => admin.config('SET', 'maxmemory', '0'),
   },
   {
     name: 'refuses our commands',
-    lose: (_, admin) => admin.call('ACL', 'SETUSER', 'default', '-set', '-evalsha', '-eval'),
-    heal: (_, admin) => admin.call('ACL', 'SETUSER', 'default', '+@all'),
+    fail: (_, admin) => admin.call('ACL', 'SETUSER', 'default', '-set', '-evalsha', '-eval'),
+    recover: (_, admin) => admin.call('ACL', 'SETUSER', 'default', '+@all'),
   },
 ]
 
-describe.runIf(redisServer).each(losses)('while Redis $name', ({ lose, heal }) => {
+describe.runIf(redisServer).each(failures)('while Redis $name', ({ fail, recover }) => {
   async function start(env: Record<string, string> = {}) {
     const server = await startPrivateRedis()
     const redis = new Redis(server.url, { maxRetriesPerRequest: null })
@@ -40,25 +40,25 @@ describe.runIf(redisServer).each(losses)('while Redis $name', ({ lose, heal }) =
       await server.stop()
     })
     const { database } = await createTestStores({ redis: false })
-    const redisSpace = { url: server.url, redis, flush: async () => {} }
+    const stores = { database, redisSpace: { url: server.url } }
     const instances = [
-      await startInstance({ database, redisSpace }, { env }),
-      await startInstance({ database, redisSpace }, { env }),
+      await startInstance(stores, { env }),
+      await startInstance(stores, { env }),
     ] as const
     return {
       instances,
       rows: () => database.sql`select id from orders`,
-      lose: () => lose(server, redis),
-      heal: heal && (() => heal(server, redis)),
+      fail: () => fail(server, redis),
+      recover: recover && (() => recover(server, redis)),
     }
   }
 
-  test('orders are made, once, repeats get their bytes, and another body is refused', async () => {
-    const { instances, rows, lose } = await start()
+  test('orders are created once, repeats are replayed, and another body is refused', async () => {
+    const { instances, rows, fail } = await start()
     const [one, other] = instances
     const before = newKey()
     const first = await send(one.port, { key: before })
-    await lose()
+    await fail()
     expect(await send(other.port, { key: before })).toMatchObject({ status: 201, text: first.text })
 
     const key = newKey()
@@ -70,9 +70,9 @@ describe.runIf(redisServer).each(losses)('while Redis $name', ({ lose, heal }) =
     expect(await rows()).toHaveLength(2)
   })
 
-  test('each process keeps the rate limit by itself', async () => {
-    const { instances, lose } = await start({ RATE_LIMIT_MAX: '3' })
-    await lose()
+  test('each process has a rate limit of its own', async () => {
+    const { instances, fail } = await start({ RATE_LIMIT_MAX: '3' })
+    await fail()
     for (const { port } of instances) {
       const statuses = []
       for (let i = 0; i < 4; i++) statuses.push((await send(port)).status)
@@ -80,23 +80,23 @@ describe.runIf(redisServer).each(losses)('while Redis $name', ({ lose, heal }) =
     }
   })
 
-  test('one line says that it went, and one that it is back', async () => {
-    const { instances, lose, heal } = await start()
+  test('one line says that it does not respond, and one that it is back', async () => {
+    const { instances, fail, recover } = await start()
     const [{ port, logLines }] = instances
-    const told = () =>
+    const findLines = () =>
       logLines.map(({ msg }) => msg).filter((msg) => String(msg).includes('Redis '))
-    await lose()
+    await fail()
     for (let i = 0; i < 10; i++) expect((await send(port)).status).toBe(201)
-    const gone = [
+    const expected = [
       'idempotency records are kept in Redis',
       'Redis does not respond; orders go on without it',
     ]
-    expect(told()).toEqual(gone.slice(-told().length))
-    if (!heal) return
-    await heal()
+    expect(findLines()).toEqual(expected.slice(-findLines().length))
+    if (!recover) return
+    await recover()
     await until(async () => {
       await send(port)
-      return told().at(-1) === 'Redis is back'
+      return findLines().at(-1) === 'Redis is back'
     })
     const key = newKey()
     await send(port, { key })

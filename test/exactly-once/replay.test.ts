@@ -2,6 +2,7 @@ import { promisify } from 'node:util'
 import { describe, expect, test } from 'vitest'
 import { fingerprintRequest } from '../../packages/idempotency/src/fingerprint.ts'
 import { newKey, ORDER, open, send } from '../support/client.ts'
+import { createGate, delayInserts } from '../support/gate.ts'
 import { createTestStores, startInstance, startService } from '../support/service.ts'
 import { hasRedis } from '../support/stores.ts'
 import { until } from '../support/until.ts'
@@ -11,7 +12,7 @@ describe.each(hasRedis ? ['memory', 'redis'] : ['memory'])(
   (kind) => {
     const redis = kind === 'redis'
 
-    test('a first answer is 201 with the order, and says nothing of a replay', async () => {
+    test('the first response is 201 with the order, without Idempotency-Replayed', async () => {
       const { port, database } = await startService({ redis })
       const key = newKey()
       const reply = await send(port, { key })
@@ -57,7 +58,7 @@ describe.each(hasRedis ? ['memory', 'redis'] : ['memory'])(
       expect(await countOrders()).toBe(1)
     })
 
-    test('may order its members otherwise', async () => {
+    test('may have its members in another order', async () => {
       const { port } = await startService({ redis })
       const key = newKey()
       const first = await send(port, { key })
@@ -69,7 +70,7 @@ describe.each(hasRedis ? ['memory', 'redis'] : ['memory'])(
       expect(repeat.headers['idempotency-replayed']).toBe('true')
     })
 
-    test('with another body is refused with 409, and the right request still replays', async () => {
+    test('with another body is refused with 409, and the first body is still replayed', async () => {
       const { port, countOrders } = await startService({ redis })
       const key = newKey()
       const first = await send(port, { key })
@@ -82,7 +83,7 @@ describe.each(hasRedis ? ['memory', 'redis'] : ['memory'])(
       expect(await countOrders()).toBe(1)
     })
 
-    test('with another body is refused with the 422 of the draft, if so set', async () => {
+    test('with another body is refused with 422 if IDEMPOTENCY_MISMATCH_STATUS is 422', async () => {
       const { port } = await startService({ redis, env: { IDEMPOTENCY_MISMATCH_STATUS: '422' } })
       const key = newKey()
       await send(port, { key })
@@ -92,13 +93,13 @@ describe.each(hasRedis ? ['memory', 'redis'] : ['memory'])(
       })
     })
 
-    test('of the body under a new key is a new order', async () => {
+    test('of the body with a new key is a new order', async () => {
       const { port, countOrders } = await startService({ redis })
       expect((await send(port)).json.order.id).not.toBe((await send(port)).json.order.id)
       expect(await countOrders()).toBe(2)
     })
 
-    test('after a failure of the database runs anew', async () => {
+    test('after a failure of the database creates the order', async () => {
       let failures = 1
       const { port, countOrders } = await startService({
         redis,
@@ -119,7 +120,7 @@ describe.each(hasRedis ? ['memory', 'redis'] : ['memory'])(
       expect(await countOrders()).toBe(1)
     })
 
-    test('after a commit whose confirmation was lost gets the order that was committed', async () => {
+    test('after a commit whose response was lost gets the order that was committed', async () => {
       let losses = 1
       const { port, database } = await startService({
         redis,
@@ -141,41 +142,31 @@ describe.each(hasRedis ? ['memory', 'redis'] : ['memory'])(
       expect(rows).toEqual([{ id: repeat.json.order.id }])
     })
 
-    test('by a client that went away in the middle gets the answer it missed', async () => {
-      let release = () => {}
-      const released = new Promise<void>((resolve) => {
-        release = resolve
-      })
-      let begun = 0
+    test('by a client that disconnected before its response gets that response', async () => {
+      const gate = createGate()
       const { port, app, countOrders } = await startService({
         redis,
-        wrapOrders: (orders) => ({
-          ...orders,
-          insertOnce: async (order) => {
-            if (begun++ === 0) await released
-            return orders.insertOnce(order)
-          },
-        }),
+        wrapOrders: delayInserts(gate),
       })
       const key = newKey()
       const outgoing = open(port, { key })
       outgoing.on('error', () => {})
-      await until(() => begun === 1)
+      await until(() => gate.arrived === 1)
       outgoing.destroy()
       const connections = promisify(app.server.getConnections.bind(app.server))
       await until(async () => (await connections()) === 0)
-      release()
+      gate.open()
       await until(async () => (await countOrders()) === 1)
       const repeat = await send(port, { key })
       expect(repeat.status).toBe(201)
       expect(repeat.headers['idempotency-replayed']).toBe('true')
-      expect(begun).toBe(1)
+      expect(gate.arrived).toBe(1)
     })
   },
 )
 
-describe.runIf(hasRedis)('what Redis has lost', () => {
-  test('is rebuilt from Postgres byte for byte, and remembered again', async () => {
+describe.runIf(hasRedis)('a response that Redis has lost', () => {
+  test('is rebuilt from Postgres byte for byte, and stored again', async () => {
     const { port, redisSpace, countOrders } = await startService({ redis: true })
     const key = newKey()
     const body = { user_id: 'üser \u2028', item: 'b\u0001k "🦊"', amount: 0.1 }
@@ -191,7 +182,7 @@ describe.runIf(hasRedis)('what Redis has lost', () => {
     await until(async () => /completed/.test((await redisSpace?.redis.get(`idemp:${key}`)) ?? ''))
   })
 
-  test('does not let another body take the key', async () => {
+  test('still protects its key from another body', async () => {
     const { port, redisSpace, countOrders } = await startService({ redis: true })
     const key = newKey()
     const first = await send(port, { key })
@@ -213,47 +204,48 @@ describe.runIf(hasRedis)('what Redis has lost', () => {
     await stores.redisSpace?.flush()
     expect((await send(other.port, { key })).text).toBe(first.text)
   })
+})
 
-  test('the mark of a dead process does not hide an order that it made', async () => {
+describe.runIf(hasRedis)('the claim of a process that was killed', () => {
+  const claim = { state: 'in_flight', token: 'of the killed process', created_at: '' }
+
+  test('does not hide an order that it has created', async () => {
     const { port, redisSpace } = await startService({ redis: true })
     const key = newKey()
     const first = await send(port, { key })
-    const record = await until(async () => {
-      const text = await redisSpace?.redis.get(`idemp:${key}`)
-      return /completed/.test(text ?? '') && JSON.parse(text ?? '')
+    const { payload_hash } = await until(async () => {
+      const text = (await redisSpace?.redis.get(`idemp:${key}`)) ?? ''
+      return text.includes('completed') && JSON.parse(text)
     })
-    const mark = { state: 'in_flight', token: 'of the dead', created_at: record.created_at }
-    const left = (payload_hash: string) =>
-      redisSpace?.redis.set(`idemp:${key}`, JSON.stringify({ ...mark, payload_hash }))
+    const leaveClaim = (payload_hash: string) =>
+      redisSpace?.redis.set(`idemp:${key}`, JSON.stringify({ ...claim, payload_hash }))
 
-    await left(record.payload_hash)
+    await leaveClaim(payload_hash)
     expect(await send(port, { key })).toMatchObject({ status: 201, text: first.text })
-    // A wrong body that was about to be refused when its process died.
-    await left('v1:another')
+    // The claim of another body, whose process was killed before it refused that body.
+    await leaveClaim('v1:another')
     expect(await send(port, { key })).toMatchObject({ status: 201, text: first.text })
     expect((await send(port, { key, body: { ...ORDER, amount: 1 } })).json.code).toBe(
       'idempotency-key-reused',
     )
   })
 
-  test('the mark of a dead process that made no order answers 409 until its lease ends', async () => {
+  test('is 409 without an order, until its lease ends', async () => {
     const { port, redisSpace } = await startService({ redis: true })
     const key = newKey()
-    const mark = { state: 'in_flight', token: 'of the dead', created_at: new Date().toISOString() }
     const payload_hash = fingerprintRequest({ method: 'POST', path: '/orders', body: ORDER })
-    await redisSpace?.redis.set(
-      `idemp:${key}`,
-      JSON.stringify({ ...mark, payload_hash }),
-      'PX',
-      800,
-    )
+    const record = JSON.stringify({ ...claim, payload_hash })
+    await redisSpace?.redis.set(`idemp:${key}`, record, 'EX', 60)
     const reply = await send(port, { key })
     expect(reply).toMatchObject({ status: 409, json: { code: 'request-in-progress' } })
-    expect(reply.headers['retry-after']).toBe('1')
+    expect(reply.headers['retry-after']).toMatch(/^[1-9]\d*$/)
+    await redisSpace?.redis.pexpire(`idemp:${key}`, 1)
     await until(async () => (await send(port, { key })).status === 201)
   })
+})
 
-  test('a record that is corrupt is no obstacle: Postgres decides', async () => {
+describe.runIf(hasRedis)('a corrupt record', () => {
+  test('is ignored: Postgres decides', async () => {
     const { port, redisSpace, countOrders } = await startService({ redis: true })
     const key = newKey()
     await redisSpace?.redis.set(`idemp:${key}`, '{"state":"comp')

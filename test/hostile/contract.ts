@@ -1,20 +1,21 @@
+/**
+ * The contract as a program of its own: predicts the outcome of every request. It is written from the
+ * contract, and on purpose not with the code of src/.
+ */
 import { expect } from 'vitest'
 import { PROBLEMS, type ProblemCode } from '../../src/http/problems.ts'
 import { sign } from '../support/client.ts'
-
-// The contract in the words of the contract page and on purpose not in those of src/: a second
-// opinion on every request, which must come to the same judgement as the service.
 
 /** A request as it goes over the wire. */
 export interface WireRequest {
   method: string
   path: string
-  /** each line of its own, a name may come again */
+  /** a line each; several may have the same name */
   headers: [name: string, value: string][]
   body: Buffer
 }
 
-export interface WireAnswer {
+export interface WireResponse {
   status: number
   headers: Record<string, string | string[] | undefined>
   text: string
@@ -26,55 +27,56 @@ export interface Order {
   amount: number
 }
 
-/** What the contract says of a request: refused for one reason, or an order under a key. */
-export type Judgement = { code: ProblemCode } | { key: string; order: Order }
+/** A refusal with this code, or an order under this key. */
+export type Outcome = { code: ProblemCode } | { key: string; order: Order }
 
-/** Judges a `POST /orders`, in the order of the pipeline. */
-export function judge(request: WireRequest, maxBodyBytes: number): Judgement {
+/** Predicts the outcome of a `POST /orders`; the checks are in the order of the pipeline. */
+export function predictOutcome(request: WireRequest, maxBodyBytes: number): Outcome {
   const { body } = request
   if (body.length > maxBodyBytes) return { code: 'body-too-large' }
 
-  const [signature, ...moreSignatures] = linesOf(request, 'x-signature')
+  const [signature, ...moreSignatures] = getHeaderLines(request, 'x-signature')
   if (signature === undefined) return { code: 'signature-missing' }
   if (moreSignatures.length > 0 || signature.toLowerCase() !== sign(body)) {
     return { code: 'signature-invalid' }
   }
 
-  // Of several lines the first counts, as everywhere in Node.
-  const [mediaType = ''] = (linesOf(request, 'content-type')[0] ?? '').split(';')
+  // Node takes the first of several lines.
+  const [mediaType = ''] = (getHeaderLines(request, 'content-type')[0] ?? '').split(';')
   if (mediaType.trim().toLowerCase() !== 'application/json') {
     return { code: 'unsupported-media-type' }
   }
-  if (linesOf(request, 'content-encoding').length > 0) return { code: 'unsupported-media-type' }
+  if (getHeaderLines(request, 'content-encoding').length > 0)
+    return { code: 'unsupported-media-type' }
 
-  const order = orderIn(body)
+  const order = parseOrder(body)
   if (order === undefined) return { code: 'invalid-body' }
 
-  const [line, ...moreLines] = linesOf(request, 'idempotency-key')
+  const [line, ...moreLines] = getHeaderLines(request, 'idempotency-key')
   if (line === undefined) return { code: 'idempotency-key-missing' }
   const key = /^".*"$/.test(line) ? line.slice(1, -1) : line
   return moreLines.length === 0 && isKey(key) ? { key, order } : { code: 'idempotency-key-invalid' }
 }
 
-/** The values of a header without the white space around them (RFC 9110 §5.5). */
-export function linesOf({ headers }: WireRequest, wanted: string): string[] {
+/** Returns the values of a header, without the white space around them (RFC 9110 §5.5). */
+export function getHeaderLines({ headers }: WireRequest, wanted: string): string[] {
   return headers
     .filter(([name]) => name.toLowerCase() === wanted)
     .map(([, value]) => value.replace(/^[ \t]+|[ \t]+$/g, ''))
 }
 
-/** The order that these bytes are, or undefined if they are none. */
-export function orderIn(bytes: Buffer): Order | undefined {
-  const value = jsonIn(bytes)
+/** @returns undefined if the bytes are not a valid order */
+export function parseOrder(bytes: Buffer): Order | undefined {
+  const value = parseJson(bytes)
   if (typeof value !== 'object' || value === null || Object.keys(value).length !== 3) return
   const { user_id, item, amount } = value as Record<string, unknown>
   if (isText(user_id) && isText(item) && isAmount(amount)) return { user_id, item, amount }
   return
 }
 
-function jsonIn(bytes: Buffer): unknown {
+function parseJson(bytes: Buffer): unknown {
   try {
-    // JSON between systems is UTF-8, without a byte order mark (RFC 8259 §8.1).
+    // UTF-8 without a byte order mark (RFC 8259 §8.1).
     return JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes))
   } catch {
     return undefined
@@ -94,7 +96,7 @@ export function isText(value: unknown): value is string {
   )
 }
 
-/** Decimals are counted in the shortest text that reads as the same double, as RFC 8785 writes it. */
+/** Decimals are counted in the shortest text of the double, as RFC 8785 writes it. */
 export function isAmount(value: unknown): value is number {
   if (typeof value !== 'number' || !(value > 0 && value <= 99_999_999_999.9999)) return false
   return /^\d+(\.\d{1,4})?$/.test(String(value))
@@ -120,10 +122,10 @@ const STATUS: Partial<Record<ProblemCode, number>> = {
   'headers-too-large': 431,
 }
 
-/** The answer is a problem document of this code, and nothing else. */
-export function expectProblem(answer: WireAnswer, code: ProblemCode): void {
-  const { status, headers, text } = answer
-  // One comparison with everything in it: a failure shows the whole answer.
+/** Expects a problem document with this code. */
+export function expectProblem(response: WireResponse, code: ProblemCode): void {
+  const { status, headers, text } = response
+  // One comparison, so that a failure shows the whole response.
   expect({ status, type: headers['content-type'], document: JSON.parse(text) }).toEqual({
     status: STATUS[code],
     type: 'application/problem+json; charset=utf-8',
@@ -151,9 +153,9 @@ function expectFieldErrors(errors: unknown[]): void {
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 const INSTANT = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
 
-/** The answer is the contract's to this order, to the byte but for what the service chooses. */
-export function expectCreated(answer: WireAnswer, key: string, order: Order): void {
-  const { status, headers, text } = answer
+/** Expects the 201 of this order; the service chooses only its id and time. */
+export function expectCreated(response: WireResponse, key: string, order: Order): void {
+  const { status, headers, text } = response
   const { id, created_at } = status === 201 ? JSON.parse(text).order : {}
   const { user_id, item, amount } = order
   const expected = { id, user_id, item, amount, idempotency_key: key, created_at }

@@ -1,3 +1,4 @@
+/** Sends random requests, and compares each response with what the contract predicts. */
 import { Agent, type IncomingMessage, request } from 'node:http'
 import fc from 'fast-check'
 import { describe, expect, onTestFinished, test } from 'vitest'
@@ -8,117 +9,116 @@ import { NEW_KEY, withAnyBody, withAnyHeaders, withAnyPath } from './arbitraries
 import {
   expectCreated,
   expectProblem,
+  getHeaderLines,
   isAmount,
   isKey,
   isText,
-  judge,
-  linesOf,
   type Order,
-  type WireAnswer,
+  predictOutcome,
   type WireRequest,
+  type WireResponse,
 } from './contract.ts'
 
-/** 21 000 requests together: less than half a minute on two cores with nothing else to do. */
-const BODIES = 10_000
-const HEADERS = 7_000
-const PATHS = 4_000
+/** 21 000 requests take less than half a minute on two idle cores. */
+const BODY_CASES = 10_000
+const HEADER_CASES = 7_000
+const PATH_CASES = 4_000
 
-/** So many cases at once, each on a connection of its own: the stores are never idle. */
-const LANES = 8
+/** Enough to keep the stores busy. */
+const CONCURRENT_CASES = 8
 
-/** A hang is no answer in this time, on the slowest of machines. */
-const HANG_MS = 20_000
+/** Longer than any response takes, even on a slow machine. */
+const RESPONSE_TIMEOUT_MS = 20_000
 
 /** For tests of many thousand requests. */
 const TEST_MS = 180_000
 
-/** Small, so that bodies beyond it are small, too; orders of 255 characters of any kind fit in. */
+/** Larger than every valid order, and small enough for bodies that exceed it. */
 const MAX_BODY_BYTES = 4_096
 
 const UUID = /^[0-9a-f-]{36}$/
 
-/** Starts a service to be fuzzed, and remembers every order that it created. */
+/** Starts a service, and keeps every order that it created. */
 async function startTarget() {
   const { port, database, logLines } = await startService({
     env: {
       MAX_BODY_BYTES: `${MAX_BODY_BYTES}`,
-      // Wrong signatures are part of the fuzz and get 401; how they are limited is not.
+      // Every wrong signature must get a 401.
       SIGNATURE_FAILURES_MAX: '1000000000',
-      RATE_LIMIT_MAX: '1000000000',
+      RATE_LIMIT_MAX: 'off',
       IDEMPOTENCY_STORE: 'memory',
       LOG_LEVEL: 'error',
     },
   })
-  const agent = new Agent({ keepAlive: true, maxSockets: LANES })
+  const agent = new Agent({ keepAlive: true, maxSockets: CONCURRENT_CASES })
   onTestFinished(() => agent.destroy())
 
   const created = new Map<string, { order: Order; text: string }>()
-  const tally = new Map<string, number>()
-  const atWork = new Map<string, Promise<unknown>>()
+  const counts = new Map<string, number>()
+  const lastOfKey = new Map<string, Promise<unknown>>()
 
-  const exchange = (given: WireRequest) => send(port, agent, given)
+  const sendCase = (given: WireRequest) => send(port, agent, given)
 
-  /** Keeps count of what was judged how, so that no kind of it is missing unnoticed. */
-  function count(judgement: string): void {
-    tally.set(judgement, (tally.get(judgement) ?? 0) + 1)
+  /** Counts the outcomes, so that a kind of them that is missing is noticed. */
+  function count(outcome: string): void {
+    counts.set(outcome, (counts.get(outcome) ?? 0) + 1)
   }
 
-  /** Refused, and for the right reason. */
-  async function expectRefusal(given: WireRequest, code: ProblemCode): Promise<WireAnswer> {
+  async function expectRefusal(given: WireRequest, code: ProblemCode): Promise<WireResponse> {
     count(code)
-    const answer = await exchange(given)
-    if (given.method === 'HEAD') expect(answer.status).toBe(PROBLEMS[code].status)
-    else expectProblem(answer, code)
-    return answer
+    const response = await sendCase(given)
+    if (given.method === 'HEAD') expect(response.status).toBe(PROBLEMS[code].status)
+    else expectProblem(response, code)
+    return response
   }
 
-  /** Created, replayed, or refused because of the order that the key has. */
-  async function expectOrder(given: WireRequest, key: string, order: Order): Promise<WireAnswer> {
+  /** Expects a new order, a replay, or a refusal because the key has another order. */
+  async function expectOrder(given: WireRequest, key: string, order: Order): Promise<WireResponse> {
     const first = created.get(key)
     if (first && JSON.stringify(first.order) !== JSON.stringify(order)) {
       return expectRefusal(given, 'idempotency-key-reused')
     }
     count(first ? 'replayed' : 'created')
-    const answer = await exchange(given)
-    expectCreated(answer, key, order)
-    expect(answer.headers['idempotency-replayed']).toBe(first && 'true')
-    if (first) expect(answer.text).toBe(first.text)
-    else created.set(key, { order, text: answer.text })
-    return answer
+    const response = await sendCase(given)
+    expectCreated(response, key, order)
+    expect(response.headers['idempotency-replayed']).toBe(first && 'true')
+    if (first) expect(response.text).toBe(first.text)
+    else created.set(key, { order, text: response.text })
+    return response
   }
 
-  /** The answer to `POST /orders` is what the contract says, whatever was sent. */
-  async function expectJudgement(given: WireRequest): Promise<WireAnswer> {
-    const judgement = judge(given, MAX_BODY_BYTES)
-    if ('code' in judgement) return expectRefusal(given, judgement.code)
-    const { key, order } = judgement
-    // One at a time under a key, or whose order it is would be left to chance.
-    const answer = (atWork.get(key) ?? Promise.resolve())
+  /** Expects the predicted outcome of a `POST /orders`. */
+  async function expectOutcome(given: WireRequest): Promise<WireResponse> {
+    const outcome = predictOutcome(given, MAX_BODY_BYTES)
+    if ('code' in outcome) return expectRefusal(given, outcome.code)
+    const { key, order } = outcome
+    // One request of a key at a time: of concurrent ones, any may create the order.
+    const response = (lastOfKey.get(key) ?? Promise.resolve())
       .catch(() => {})
       .then(() => expectOrder(given, key, order))
-    atWork.set(key, answer)
-    return answer
+    lastOfKey.set(key, response)
+    return response
   }
 
-  /** The table holds the orders that were answered with 201, and every one of them is valid. */
+  /** Expects exactly the orders that got a 201 in the table. */
   async function expectRows(): Promise<void> {
     const rows = await database.sql`
-      select idempotency_key as key, user_id, item, amount::text as written from orders`
+      select idempotency_key as key, user_id, item, amount::text as written from public.orders`
     const stored = rows.map(({ key, user_id, item, written }) => {
       const amount = Number(written)
       const isValid = isKey(key) && isText(user_id) && isText(item) && isAmount(amount)
       expect({ written, isValid }).toEqual({ written: amount.toFixed(4), isValid: true })
       return [key, { user_id, item, amount }] as const
     })
-    const answered = [...created].map(([key, { order }]) => [key, order] as const)
-    expect(new Map(stored)).toEqual(new Map(answered))
-    expect(logLines).toEqual([]) // at level error
+    const acknowledged = [...created].map(([key, { order }]) => [key, order] as const)
+    expect(new Map(stored)).toEqual(new Map(acknowledged))
+    expect(logLines).toEqual([]) // LOG_LEVEL is error
   }
-  return { exchange, expectJudgement, expectRefusal, expectRows, tally, count }
+  return { sendCase, expectOutcome, expectRefusal, expectRows, counts, count }
 }
 
-/** A copy of the request, with a new key where one belongs. */
-function withNewKey(given: WireRequest): WireRequest {
+/** Copies the request, with a new key in place of `NEW_KEY`. */
+function insertNewKey(given: WireRequest): WireRequest {
   const key = newKey()
   const headers = given.headers.map(([name, value]): [string, string] => [
     name,
@@ -127,20 +127,22 @@ function withNewKey(given: WireRequest): WireRequest {
   return { ...given, headers }
 }
 
-/** Sends a request as it is and reads its answer to the end. */
+/** Sends a request and reads its response. */
 function send(port: number, agent: Agent, { method, path, headers, body }: WireRequest) {
-  return new Promise<WireAnswer>((resolve, reject) => {
+  return new Promise<WireResponse>((resolve, reject) => {
     const outgoing = request({
       host: '127.0.0.1',
       port,
       agent,
       method,
       path,
-      // An array is sent line by line, without any header of Node's own.
+      // Node sends an array as it is, and adds no header.
       headers: ['Host', '127.0.0.1', ...headers.flat()],
-      timeout: HANG_MS,
+      timeout: RESPONSE_TIMEOUT_MS,
     })
-    outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer in ${HANG_MS} ms`)))
+    outgoing.on('timeout', () =>
+      outgoing.destroy(new Error(`no response in ${RESPONSE_TIMEOUT_MS} ms`)),
+    )
     outgoing.on('error', reject)
     outgoing.on('response', async (response: IncomingMessage) => {
       const chunks = await response.toArray().catch(reject)
@@ -151,55 +153,51 @@ function send(port: number, agent: Agent, { method, path, headers, body }: WireR
   })
 }
 
-/**
- * Runs the property on so many cases.
- *
- * A failure names its seed and its path, with which `fc.assert` runs it again.
- */
+/** Checks the property on random cases. A failure names the seed and the path that repeat it. */
 async function fuzz(
   runs: number,
   cases: fc.Arbitrary<WireRequest>,
   property: (given: WireRequest) => Promise<unknown>,
 ): Promise<void> {
-  const lanes = Array.from({ length: LANES }, () =>
+  const checks = Array.from({ length: CONCURRENT_CASES }, () =>
     fc.assert(
-      fc.asyncProperty(cases, async (given) => void (await property(withNewKey(given)))),
-      { numRuns: runs / LANES },
+      fc.asyncProperty(cases, async (given) => void (await property(insertNewKey(given)))),
+      { numRuns: runs / CONCURRENT_CASES },
     ),
   )
-  // All come to their end before the service closes.
-  const failed = (await Promise.allSettled(lanes)).find(({ status }) => status === 'rejected')
+  // All must end before the service closes.
+  const failed = (await Promise.allSettled(checks)).find(({ status }) => status === 'rejected')
   if (failed?.status === 'rejected') throw failed.reason
 }
 
-/** None of these kinds of cases was rare: arbitraries that lost one would prove nothing of it. */
-function expectKinds(tally: Map<string, number>, least: number, kinds: string[]): void {
-  const rare = kinds.filter((kind) => (tally.get(kind) ?? 0) < least)
-  expect({ rare, tally }).toEqual({ rare: [], tally })
+/** Expects at least `min` of each outcome: the random cases must not miss one. */
+function expectOutcomes(counts: Map<string, number>, min: number, outcomes: string[]): void {
+  const rare = outcomes.filter((outcome) => (counts.get(outcome) ?? 0) < min)
+  expect({ rare, counts }).toEqual({ rare: [], counts })
 }
 
-describe('whatever is sent', () => {
+describe('random requests', () => {
   test(
-    'a body is an order if the contract says so, and else is refused as invalid',
+    'any body: a valid one creates an order, any other is refused',
     async () => {
-      const { expectJudgement, expectRows, tally } = await startTarget()
-      await fuzz(BODIES, withAnyBody, expectJudgement)
+      const { expectOutcome, expectRows, counts } = await startTarget()
+      await fuzz(BODY_CASES, withAnyBody, expectOutcome)
       await expectRows()
-      expectKinds(tally, BODIES / 100, ['created', 'invalid-body'])
-      expectKinds(tally, 1, ['body-too-large'])
+      expectOutcomes(counts, BODY_CASES / 100, ['created', 'invalid-body'])
+      expectOutcomes(counts, 1, ['body-too-large'])
     },
     TEST_MS,
   )
 
   test(
-    'headers lead to an order, to its replay, or to the refusal of the first that is wrong',
+    'any headers: an order, its replay, or the refusal of the first wrong header',
     async () => {
-      const { expectJudgement, expectRows, tally } = await startTarget()
-      await fuzz(HEADERS, withAnyHeaders, async (given) => {
-        const { headers } = await expectJudgement(given)
+      const { expectOutcome, expectRows, counts } = await startTarget()
+      await fuzz(HEADER_CASES, withAnyHeaders, async (given) => {
+        const { headers } = await expectOutcome(given)
         const id = String(headers['x-request-id'])
-        const sent = linesOf(given, 'x-request-id')
-        // Two lines are no id; what is no UUID may be taken or not.
+        const sent = getHeaderLines(given, 'x-request-id')
+        // The id of the request, if it has one; another text than a UUID may also be replaced.
         const isSent = sent.length === 1 && sent[0] === id
         const mustBeSent = sent.length === 1 && UUID.test(sent[0] ?? '')
         expect({ id, isFine: isSent || (!mustBeSent && UUID.test(id)) }).toEqual({
@@ -209,7 +207,7 @@ describe('whatever is sent', () => {
         expect(headers['preference-applied'] ?? 'wait=0').toMatch(/^wait=([12]?\d|30)$/)
       })
       await expectRows()
-      expectKinds(tally, HEADERS / 400, [
+      expectOutcomes(counts, HEADER_CASES / 400, [
         ...['created', 'replayed', 'idempotency-key-reused', 'invalid-body'],
         ...['signature-missing', 'signature-invalid', 'unsupported-media-type'],
         ...['idempotency-key-missing', 'idempotency-key-invalid'],
@@ -219,30 +217,30 @@ describe('whatever is sent', () => {
   )
 
   test(
-    'a path is known, unknown or malformed, and takes a method or does not',
+    'any path and method: the page, the order, or the refusal',
     async () => {
-      const { exchange, expectJudgement, expectRefusal, expectRows, count, tally } =
+      const { sendCase, expectOutcome, expectRefusal, expectRows, count, counts } =
         await startTarget()
-      await fuzz(PATHS, withAnyPath, async (given) => {
+      await fuzz(PATH_CASES, withAnyPath, async (given) => {
         const { method } = given
-        const place = placeOf(given.path)
-        if (place === 'orders') {
+        const target = predictTarget(given.path)
+        if (target === 'orders') {
           return method === 'POST'
-            ? expectJudgement(given)
+            ? expectOutcome(given)
             : expectRefusal(given, 'method-not-allowed')
         }
-        if (place !== 'page' && place !== 'no page') return expectRefusal(given, place)
+        if (target !== 'page' && target !== 'no page') return expectRefusal(given, target)
         if (method !== 'GET' && method !== 'HEAD') return expectRefusal(given, 'method-not-allowed')
-        if (place === 'no page') return expectRefusal(given, 'not-found')
+        if (target === 'no page') return expectRefusal(given, 'not-found')
         count('page')
-        const { status, headers } = await exchange(given)
+        const { status, headers } = await sendCase(given)
         expect(status).toBe(200)
         return expect(headers['content-type']).toMatch(
           /^(text\/html|application\/json); charset=utf-8$/,
         )
       })
       await expectRows()
-      expectKinds(tally, 10, [
+      expectOutcomes(counts, 10, [
         ...['created', 'page', 'not-found', 'method-not-allowed', 'bad-request'],
         'headers-too-large',
       ])
@@ -251,16 +249,16 @@ describe('whatever is sent', () => {
   )
 })
 
-/** What is at a path: orders, the front page or that of a problem, or the reason why there is nothing. */
-function placeOf(path: string): 'orders' | 'page' | 'no page' | ProblemCode {
-  // Longer than all the headers that Node reads.
+/** Predicts what a path leads to. 'no page': that of a problem which does not exist. */
+function predictTarget(path: string): 'orders' | 'page' | 'no page' | ProblemCode {
+  // More than Node reads of all headers.
   if (path.length > 16 * 1024) return 'headers-too-large'
   // A URI is visible ASCII (RFC 3986).
   if (!/^[!-~]*$/.test(path)) return 'bad-request'
-  const [target = ''] = path.split(/[?#]/)
+  const [pathname = ''] = path.split(/[?#]/)
   try {
-    const [, first, code, ...more] = target.split('/').map(decodeURIComponent)
-    if (target === '/') return 'page'
+    const [, first, code, ...more] = pathname.split('/').map(decodeURIComponent)
+    if (pathname === '/') return 'page'
     if (code === undefined) return first === 'orders' ? 'orders' : 'not-found'
     if (first !== 'problems' || more.length > 0) return 'not-found'
     return Object.hasOwn(PROBLEMS, code) ? 'page' : 'no page'

@@ -21,13 +21,13 @@ const source = await readFile(RULES, 'utf8')
 const rules: Rule[] = parse(source).groups.flatMap(({ rules }: { rules: Rule[] }) => rules)
 
 describe.runIf(hasPromtool)('the alert rules', () => {
-  test('are what `promtool check rules` finds nothing wrong with', () => {
+  test('pass `promtool check rules`', () => {
     const { status, output } = promtool(['check', 'rules', RULES])
     expect(output).toContain(`SUCCESS: ${rules.length} rules found`)
     expect(status).toBe(0)
   })
 
-  test('fire when they should, and only then', () => {
+  test('pass their tests', () => {
     expect(promtool(['test', 'rules', TESTS])).toMatchObject({
       status: 0,
       output: expect.stringContaining('SUCCESS'),
@@ -35,7 +35,7 @@ describe.runIf(hasPromtool)('the alert rules', () => {
   })
 })
 
-test('each alert is tested, wakes somebody or waits, and says what to do', async () => {
+test('each alert has a test, a severity, a description and a runbook', async () => {
   const tests = await readFile(TESTS, 'utf8')
   for (const { alert, labels, annotations } of rules) {
     expect(tests).toContain(`alertname="${alert}"`)
@@ -46,7 +46,7 @@ test('each alert is tested, wakes somebody or waits, and says what to do', async
   }
 })
 
-test('the alerts look at metrics that the service has', async () => {
+test('the alerts use metrics that the service has', async () => {
   const { url } = await emptyDatabase()
   const service = await startProcess({ DATABASE_URL: url })
   await send(service.port)

@@ -7,9 +7,9 @@ import { scrape } from '../support/scrape.ts'
 import { emptyDatabase, emptyRedisSpace } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 
-const MADE = { route: '/orders', status: '201' }
+const CREATED = { route: '/orders', status: '201' }
 
-/** Starts the service in two processes, with its metrics on the public port unless told otherwise. */
+/** Starts the service in two processes. */
 async function startTwo(env: Record<string, string> = {}) {
   const { url } = await emptyDatabase()
   const redis = await emptyRedisSpace()
@@ -17,11 +17,11 @@ async function startTwo(env: Record<string, string> = {}) {
 }
 
 async function countOrders(port: number): Promise<number> {
-  return (await scrape(port)).value('http_request_duration_seconds_count', MADE)
+  return (await scrape(port)).value('http_request_duration_seconds_count', CREATED)
 }
 
 /** The processes that have served orders. */
-const servers = (service: ServiceProcess) => [
+const findServers = (service: ServiceProcess) => [
   ...new Set(
     service
       .logLines()
@@ -30,17 +30,17 @@ const servers = (service: ServiceProcess) => [
   ),
 ]
 
-async function makeOrdersInBoth(service: ServiceProcess): Promise<number> {
+async function createOrdersInBoth(service: ServiceProcess): Promise<number> {
   const COUNT = 40
-  // Each on a connection of its own, and so now to this process and now to that.
+  // Each on a connection of its own, so that both processes get some.
   await sendAll(COUNT, () => send(service.port))
-  await until(() => servers(service).length === 2)
+  await until(() => findServers(service).length === 2)
   return COUNT
 }
 
-test('over several processes the metrics are the sum, whichever is asked', async () => {
+test('the metrics of several processes are their sum, whichever process reads them', async () => {
   const service = await startTwo()
-  const count = await makeOrdersInBoth(service)
+  const count = await createOrdersInBoth(service)
   for (let i = 0; i < 4; i++) expect(await countOrders(service.port)).toBe(count)
   const { text, value } = await scrape(service.port)
   expect(value('order_once_idempotency_outcomes_total', { outcome: 'new' })).toBe(count)
@@ -53,11 +53,11 @@ test('over several processes the metrics are the sum, whichever is asked', async
   if (hasPromtool) expect(promtool(['check', 'metrics'], text)).toEqual({ status: 0, output: '' })
 })
 
-test('the sum never falls when a process dies', async () => {
+test('the sum does not fall when a process dies', async () => {
   const service = await startTwo()
-  const count = await makeOrdersInBoth(service)
+  const count = await createOrdersInBoth(service)
   expect(await countOrders(service.port)).toBe(count)
-  const [victim] = servers(service)
+  const [victim] = findServers(service)
   process.kill(victim as number, 'SIGKILL')
   await until(() => service.stdout().includes(`worker ${victim} exited`))
   expect(await countOrders(service.port)).toBe(count)
@@ -65,12 +65,12 @@ test('the sum never falls when a process dies', async () => {
   expect(await countOrders(service.port)).toBe(count + 1)
 })
 
-test('a process that hangs neither holds up the metrics nor is missing in the sum', async () => {
+test('a process that hangs does not delay the metrics, and is included in the sum', async () => {
   const service = await startTwo({ METRICS_PORT: `${await freePort()}` })
-  const port = metricsPortOf(service)
-  const count = await makeOrdersInBoth(service)
+  const port = findMetricsPort(service)
+  const count = await createOrdersInBoth(service)
   expect(await countOrders(port)).toBe(count)
-  const [victim] = servers(service) as [number]
+  const [victim] = findServers(service) as [number]
   process.kill(victim, 'SIGSTOP')
   try {
     expect(await countOrders(port)).toBe(count)
@@ -80,7 +80,7 @@ test('a process that hangs neither holds up the metrics nor is missing in the su
 })
 
 test.each([1, 2])(
-  'METRICS_PORT takes them off the public port, with WORKERS=%d',
+  'METRICS_PORT serves them instead of the public port, with WORKERS=%d',
   async (workers) => {
     const { url } = await emptyDatabase()
     const service = await startProcess({
@@ -89,7 +89,7 @@ test.each([1, 2])(
       WORKERS: `${workers}`,
       METRICS_PORT: '0',
     })
-    const port = metricsPortOf(service)
+    const port = findMetricsPort(service)
     const key = newKey()
     await send(service.port, { key })
     await send(service.port, { key })
@@ -107,7 +107,7 @@ test.each([1, 2])(
   },
 )
 
-test('a METRICS_PORT that is in use ends the start with one line', async () => {
+test('a METRICS_PORT that is in use stops the start with one line', async () => {
   const { url } = await emptyDatabase()
   const one = await startProcess({ DATABASE_URL: url })
   const other = await spawnService({ DATABASE_URL: url, METRICS_PORT: `${one.port}` })
@@ -117,7 +117,7 @@ test('a METRICS_PORT that is in use ends the start with one line', async () => {
   )
 })
 
-function metricsPortOf(service: ServiceProcess): number {
+function findMetricsPort(service: ServiceProcess): number {
   const line = service.logLines().find(({ msg }) => `${msg}`.startsWith('metrics are served'))
   return Number(new URL(`${line?.msg}`.replace('metrics are served at ', '')).port)
 }

@@ -1,18 +1,20 @@
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { createMetrics } from '../../src/observability/metrics.ts'
+import { blockInserts } from '../support/blocked-inserts.ts'
 import { newKey, ORDER, open, send, sendAll } from '../support/client.ts'
-import { createGate, heldBy } from '../support/gate.ts'
-import { holdInserts } from '../support/held-inserts.ts'
+import { createGate, delayInserts } from '../support/gate.ts'
 import { redisServer, startPrivateRedis } from '../support/private-redis.ts'
 import { hasPromtool, promtool } from '../support/promtool.ts'
-import { proxied } from '../support/proxied.ts'
 import { scrape } from '../support/scrape.ts'
 import { createTestStores, startInstance, startService } from '../support/service.ts'
+import { startProxy } from '../support/start-proxy.ts'
 import { until } from '../support/until.ts'
 
 const OUTCOMES = 'order_once_idempotency_outcomes_total'
 const DURATIONS = 'http_request_duration_seconds'
+const CREATED = { route: '/orders', status: '201' }
 
-const outcomesOf = async (port: number) => {
+const readOutcomes = async (port: number) => {
   const { value } = await scrape(port)
   const names = ['new', 'replayed_cache', 'replayed_database', 'mismatch', 'in_progress', 'waited']
   return Object.fromEntries(names.map((outcome) => [outcome, value(OUTCOMES, { outcome })]))
@@ -27,7 +29,7 @@ const NO_OUTCOMES = {
 }
 
 describe('GET /metrics', () => {
-  test('has every series from the start, each with its help and type', async () => {
+  test('has every series from the start, with its help and type', async () => {
     const { port } = await startService()
     const { text } = await scrape(port)
     for (const [name, type] of [
@@ -49,10 +51,10 @@ describe('GET /metrics', () => {
       expect(text).toContain(`# TYPE ${name} ${type}\n${name}`)
       expect(text).toContain(`# HELP ${name} `)
     }
-    expect(await outcomesOf(port)).toEqual(NO_OUTCOMES)
+    expect(await readOutcomes(port)).toEqual(NO_OUTCOMES)
   })
 
-  test.runIf(hasPromtool)('is what `promtool check metrics` finds nothing wrong with', async () => {
+  test.runIf(hasPromtool)('passes `promtool check metrics`', async () => {
     const { port } = await startService()
     await send(port)
     await send(port, { path: '/nowhere' })
@@ -63,7 +65,7 @@ describe('GET /metrics', () => {
     })
   })
 
-  test('needs no signature, counts for no limit and is not logged', async () => {
+  test('needs no signature, does not count for the rate limit and is not logged', async () => {
     const { port, logLines } = await startService({ env: { RATE_LIMIT_MAX: '1' } })
     for (let i = 0; i < 3; i++) await scrape(port)
     expect((await send(port)).status).toBe(201)
@@ -73,37 +75,38 @@ describe('GET /metrics', () => {
 })
 
 describe('the duration of requests', () => {
-  test('is counted by route and status, in buckets that add up', async () => {
+  test('is counted by route and status, in cumulative buckets', async () => {
     const { port } = await startService()
     await sendAll(5, () => send(port))
     await send(port, { signature: null })
     const { value } = await scrape(port)
-    const made = { route: '/orders', status: '201' }
-    expect(value(`${DURATIONS}_count`, made)).toBe(5)
-    expect(value(`${DURATIONS}_bucket`, { ...made, le: '+Inf' })).toBe(5)
-    expect(value(`${DURATIONS}_bucket`, { ...made, le: '30' })).toBe(5)
-    expect(value(`${DURATIONS}_sum`, made)).toBeGreaterThan(0)
+    expect(value(`${DURATIONS}_count`, CREATED)).toBe(5)
+    expect(value(`${DURATIONS}_bucket`, { ...CREATED, le: '+Inf' })).toBe(5)
+    expect(value(`${DURATIONS}_bucket`, { ...CREATED, le: '30' })).toBe(5)
+    expect(value(`${DURATIONS}_sum`, CREATED)).toBeGreaterThan(0)
     expect(value(`${DURATIONS}_count`, { route: '/orders', status: '401' })).toBe(1)
   })
 
-  test('is of the bucket it belongs to', async () => {
-    const gate = createGate()
-    const { port } = await startService({
-      wrapOrders: heldBy(gate),
-    })
-    const beganAt = performance.now()
-    const held = send(port)
-    await until(() => gate.arrived === 1 && performance.now() - beganAt > 300)
-    gate.open()
-    await held
-    const { value } = await scrape(port)
-    const labels = { route: '/orders', status: '201' }
-    expect(value(`${DURATIONS}_bucket`, { ...labels, le: '0.25' })).toBe(0)
-    expect(value(`${DURATIONS}_bucket`, { ...labels, le: '+Inf' })).toBe(1)
-    expect(value(`${DURATIONS}_sum`, labels)).toBeGreaterThan(0.25)
+  test('is counted in every bucket from its own upwards', async () => {
+    const metrics = createMetrics()
+    metrics.countResponse('/orders', 201, 0.3, 'new')
+    const { values } = (await metrics.registry.getSingleMetric(DURATIONS)?.get()) ?? { values: [] }
+    const buckets = values.filter(({ labels }) => 'le' in labels)
+    const counted = buckets.filter(({ value }) => value === 1).map(({ labels }) => labels.le)
+    expect(counted).toEqual([0.5, 1, 2.5, 5, 10, 30, '+Inf'])
+    expect(buckets.filter(({ value }) => value === 0)).toHaveLength(8)
   })
 
-  test('has no label that a client makes up', async () => {
+  test('is in seconds, and ends before that in the log', async () => {
+    const { port, logLines } = await startService()
+    await send(port)
+    const line = await until(() => logLines.find(({ msg }) => msg === 'request'))
+    const seconds = (await scrape(port)).value(`${DURATIONS}_sum`, CREATED)
+    expect(seconds).toBeGreaterThan(0)
+    expect(seconds * 1000).toBeLessThanOrEqual(line.duration_ms as number)
+  })
+
+  test('has no label with text of a client', async () => {
     const { port } = await startService()
     for (const path of ['/a', '/b?c=1', '/orders/1']) await send(port, { path })
     await send(port, { method: 'GET', path: '/problems/overloaded' })
@@ -114,24 +117,20 @@ describe('the duration of requests', () => {
     expect(value(`${DURATIONS}_count`, { route: 'unmatched', status: '404' })).toBe(3)
   })
 
-  test('counts a request whose client has gone away', async () => {
-    const { url, isWaiting, release } = await holdInserts()
-    const { port } = await startInstance({
-      database: { url },
-      redisSpace: undefined,
-    })
+  test('is counted for a request whose client has disconnected', async () => {
+    const { url, isBlocking, unblock } = await blockInserts()
+    const { port } = await startInstance({ database: { url } })
     const request = open(port)
     request.on('error', () => {})
-    await until(isWaiting)
+    await until(isBlocking)
     request.destroy()
-    await release()
-    const labels = { route: '/orders', status: '201' }
-    await until(async () => (await scrape(port)).value(`${DURATIONS}_count`, labels) === 1)
+    await unblock()
+    await until(async () => (await scrape(port)).value(`${DURATIONS}_count`, CREATED) === 1)
   })
 })
 
 describe('the outcomes of keys', () => {
-  test('count new orders, replays and keys that were used for another body', async () => {
+  test('count new orders, replays and reused keys', async () => {
     const { port } = await startService()
     const key = newKey()
     await send(port, { key })
@@ -139,36 +138,36 @@ describe('the outcomes of keys', () => {
     await send(port, { key, body: { ...ORDER, amount: 1 } })
     await send(port, { key: null })
     const counted = { ...NO_OUTCOMES, new: 1, replayed_cache: 1, mismatch: 1 }
-    expect(await outcomesOf(port)).toEqual(counted)
+    expect(await readOutcomes(port)).toEqual(counted)
   })
 
-  test('count a replay that was rebuilt from the order', async () => {
+  test('count a replay that was rebuilt from Postgres', async () => {
     const stores = await createTestStores({ redis: false })
     const [one, other] = [await startInstance(stores), await startInstance(stores)]
     const key = newKey()
     await send(one.port, { key })
-    await send(other.port, { key }) // its records are in a memory of its own
-    expect(await outcomesOf(other.port)).toEqual({ ...NO_OUTCOMES, replayed_database: 1 })
+    await send(other.port, { key }) // it keeps its own records, in memory
+    expect(await readOutcomes(other.port)).toEqual({ ...NO_OUTCOMES, replayed_database: 1 })
   })
 
-  test('count duplicates that were refused and duplicates that waited', async () => {
+  test('count duplicates that were refused and those that waited', async () => {
     const gate = createGate()
     const { port, waiting } = await startService({
-      wrapOrders: heldBy(gate),
+      wrapOrders: delayInserts(gate),
     })
     const key = newKey()
     const first = send(port, { key })
     await until(() => gate.arrived === 1)
     expect((await send(port, { key })).status).toBe(409)
-    const behind = send(port, { key, headers: { prefer: 'wait=30' } })
+    const duplicate = send(port, { key, headers: { prefer: 'wait=30' } })
     await until(async () => (await waiting()) === 1)
     gate.open()
-    expect([(await first).status, (await behind).status]).toEqual([201, 201])
+    expect([(await first).status, (await duplicate).status]).toEqual([201, 201])
     const counted = { ...NO_OUTCOMES, new: 1, in_progress: 1, waited: 1 }
-    expect(await outcomesOf(port)).toEqual(counted)
+    expect(await readOutcomes(port)).toEqual(counted)
   })
 
-  test('leave out a request that failed, whose claim counts as given back', async () => {
+  test('do not include a request that failed; its claim counts as released', async () => {
     const { port } = await startService({
       wrapOrders: (orders) => ({
         ...orders,
@@ -178,20 +177,20 @@ describe('the outcomes of keys', () => {
       }),
     })
     expect((await send(port)).status).toBe(500)
-    expect(await outcomesOf(port)).toEqual(NO_OUTCOMES)
+    expect(await readOutcomes(port)).toEqual(NO_OUTCOMES)
     const { value } = await scrape(port)
     expect(value('order_once_claims_released_total')).toBe(1)
     expect(value(`${DURATIONS}_count`, { route: '/orders', status: '500' })).toBe(1)
   })
 })
 
-test('requests beyond the limit are counted', async () => {
+test('requests beyond the rate limit are counted', async () => {
   const { port } = await startService({ env: { RATE_LIMIT_MAX: '2' } })
   for (let i = 0; i < 5; i++) await send(port)
   expect((await scrape(port)).value('order_once_rate_limited_total')).toBe(3)
 })
 
-test('wrong and missing signatures are counted, also of a client that is told to wait', async () => {
+test('wrong and missing signatures are counted, also those refused with 429', async () => {
   const { port } = await startService({ env: { SIGNATURE_FAILURES_MAX: '2' } })
   const statuses = []
   for (const signature of ['0'.repeat(64), null, null, 'x']) {
@@ -203,17 +202,17 @@ test('wrong and missing signatures are counted, also of a client that is told to
   expect(value('order_once_rate_limited_total')).toBe(0)
 })
 
-test('inserts are counted by their size, and so are the orders that wait for one', async () => {
-  const { url, isWaiting, release } = await holdInserts()
-  const { port } = await startInstance({ database: { url }, redisSpace: undefined })
+test('inserts are counted by their size, and the orders that wait for one are counted', async () => {
+  const { url, isBlocking, unblock } = await blockInserts()
+  const { port } = await startInstance({ database: { url } })
   const orders = sendAll(50, () => send(port))
-  await until(isWaiting)
+  await until(isBlocking)
   await until(async () => (await scrape(port)).value('order_once_insert_queue_depth') > 0)
   const { value } = await scrape(port)
   expect(value('order_once_postgres_queries_pending')).toBeGreaterThan(0)
   expect(value('order_once_postgres_queries_limit')).toBe(1_000)
   expect(value('order_once_insert_queue_limit')).toBe(1_000)
-  await release()
+  await unblock()
   expect((await orders).map(({ status }) => status)).toEqual(Array(50).fill(201))
   const after = await scrape(port)
   expect(after.value('order_once_insert_batch_size_sum')).toBe(50)
@@ -221,31 +220,33 @@ test('inserts are counted by their size, and so are the orders that wait for one
   expect(after.value('order_once_insert_queue_depth')).toBe(0)
 })
 
-test('Postgres that is gone is 0, and 1 when it is back', async () => {
+test('order_once_postgres_up is 0 while Postgres does not respond, and then 1 again', async () => {
   const { database } = await createTestStores({ redis: false })
-  const { proxy, url } = await proxied(database.url)
-  const { port } = await startInstance({ database: { ...database, url }, redisSpace: undefined })
+  const { proxy, url } = await startProxy(database.url)
+  const { port } = await startInstance({ database: { url } })
   const isUp = async () => (await scrape(port)).value('order_once_postgres_up')
   expect(await isUp()).toBe(1)
-  proxy.hush()
-  proxy.cutAll()
+  proxy.silence()
+  proxy.resetAll()
   await until(async () => (await isUp()) === 0)
-  proxy.speak()
+  proxy.resume()
   await until(async () => (await isUp()) === 1)
 })
 
-test.runIf(redisServer)('Redis that is gone is told, and so are its errors', async () => {
-  const server = await startPrivateRedis()
-  onTestFinished(() => server.stop())
-  const { database } = await createTestStores({ redis: false })
-  const redisSpace = { url: server.url }
-  const { port } = await startInstance({ database, redisSpace })
-  const isDegraded = async () => (await scrape(port)).value('order_once_redis_degraded')
-  expect(await isDegraded()).toBe(0)
-  server.freeze()
-  for (let i = 0; i < 5; i++) expect((await send(port)).status).toBe(201)
-  await until(async () => (await isDegraded()) === 1)
-  expect((await scrape(port)).value('order_once_redis_errors_total')).toBeGreaterThan(0)
-  server.thaw()
-  await until(async () => (await isDegraded()) === 0)
-})
+test.runIf(redisServer)(
+  'order_once_redis_degraded is 1 while Redis does not respond; failed calls are counted',
+  async () => {
+    const server = await startPrivateRedis()
+    onTestFinished(() => server.stop())
+    const { database } = await createTestStores({ redis: false })
+    const { port } = await startInstance({ database, redisSpace: { url: server.url } })
+    const isDegraded = async () => (await scrape(port)).value('order_once_redis_degraded')
+    expect(await isDegraded()).toBe(0)
+    server.freeze()
+    for (let i = 0; i < 5; i++) expect((await send(port)).status).toBe(201)
+    await until(async () => (await isDegraded()) === 1)
+    expect((await scrape(port)).value('order_once_redis_errors_total')).toBeGreaterThan(0)
+    server.thaw()
+    await until(async () => (await isDegraded()) === 0)
+  },
+)

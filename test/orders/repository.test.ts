@@ -22,8 +22,8 @@ const newOrder = (changes: Partial<OrderToInsert> = {}): OrderToInsert => ({
   ...changes,
 })
 
-/** A repository on the test file's emptied database, and how often it ran a query. */
-async function open({ maxBatch = 500 } = {}) {
+/** Opens a repository on the test file's emptied database, and counts its queries. */
+async function openRepository({ maxBatch = 500 } = {}) {
   const { url, sql } = await emptyDatabase()
   const pool = openPostgresPool(url, pino({ level: 'silent' }))
   onTestFinished(() => pool.close())
@@ -41,9 +41,9 @@ async function open({ maxBatch = 500 } = {}) {
 const insertAll = (orders: OrdersRepository, all: OrderToInsert[]) =>
   Promise.allSettled(all.map((order) => orders.insertOnce(order)))
 
-describe('orders that come together', () => {
-  test('are inserted by one statement, and each gets its own', async () => {
-    const { orders, sql, queries } = await open()
+describe('orders that arrive at the same time', () => {
+  test('are inserted by one statement, and each call returns its own', async () => {
+    const { orders, sql, queries } = await openRepository()
     const all = Array.from({ length: 100 }, (_, i) => newOrder({ amount: i + 1 }))
     const results = await insertAll(orders, all)
     expect(queries()).toBe(1)
@@ -57,8 +57,8 @@ describe('orders that come together', () => {
     }
   })
 
-  test('are one statement each where batches are of one', async () => {
-    const { orders, sql, queries } = await open({ maxBatch: 1 })
+  test('are inserted by a statement each if batches have one order', async () => {
+    const { orders, sql, queries } = await openRepository({ maxBatch: 1 })
     await insertAll(
       orders,
       Array.from({ length: 20 }, () => newOrder()),
@@ -67,8 +67,8 @@ describe('orders that come together', () => {
     expect(await sql`select 1 from orders`).toHaveLength(20)
   })
 
-  test('under one key are one order, in one batch as well', async () => {
-    const { orders, sql } = await open()
+  test('with one key are one order, also in one batch', async () => {
+    const { orders, sql } = await openRepository()
     const idempotencyKey = newKey()
     const all = Array.from({ length: 20 }, () => newOrder({ idempotency_key: idempotencyKey }))
     const results = await Promise.all(all.map((order) => orders.insertOnce(order)))
@@ -77,8 +77,8 @@ describe('orders that come together', () => {
     expect(await sql`select 1 from orders`).toHaveLength(1)
   })
 
-  test('meet the orders that are there already, each its own', async () => {
-    const { orders, sql } = await open()
+  test('get the existing orders of their keys, and create the others', async () => {
+    const { orders, sql } = await openRepository()
     const known = Array.from({ length: 10 }, () => newOrder())
     const before = await Promise.all(known.map((order) => orders.insertOnce(order)))
     const mixed = known.flatMap((order) => [order, newOrder()])
@@ -90,9 +90,9 @@ describe('orders that come together', () => {
     expect(await sql`select 1 from orders`).toHaveLength(20)
   })
 
-  test('do not suffer from one among them that Postgres refuses', async () => {
-    const { orders, sql } = await open()
-    // The door refuses such orders; should one come through, it is refused alone.
+  test('are inserted although Postgres refuses one of them', async () => {
+    const { orders, sql } = await openRepository()
+    // The body check refuses such orders before; Postgres would refuse the whole batch.
     const bad = newOrder({ amount: -1 })
     const results = await insertAll(orders, [newOrder(), bad, newOrder(), newOrder()])
     expect(results.map(({ status }) => status)).toEqual([
@@ -104,13 +104,31 @@ describe('orders that come together', () => {
     expect(await sql`select 1 from orders`).toHaveLength(3)
   })
 
-  test('with the same keys in another order do not wait for each other', async () => {
+  test('are sent in the order of their keys: in other orders, two batches would deadlock', async () => {
+    const sent: string[][] = []
+    const pool = {
+      query: async (_text: string, [rows]: unknown[] = []) => {
+        const batch: { id: string; idempotency_key: string }[] = JSON.parse(rows as string)
+        sent.push(batch.map((row) => row.idempotency_key))
+        return batch.map(({ id }) => ({ id, created_at: 0 }))
+      },
+    }
+    const orders = createOrdersRepository(pool, { maxBatch: 500 })
+    const keys = ['c', 'a', 'B', 'd', 'b', 'C']
+    await insertAll(
+      orders,
+      keys.map((key) => newOrder({ idempotency_key: key })),
+    )
+    expect(sent).toEqual([['B', 'C', 'a', 'b', 'c', 'd']])
+  })
+
+  test('with the same keys in other orders do not deadlock', async () => {
     const { url } = await emptyDatabase()
     const failures: unknown[] = []
     const instances = [1, 2, 3].map(() => {
       const pool = openPostgresPool(url, pino({ level: 'silent' }))
       onTestFinished(() => pool.close())
-      const noting: PostgresPool = {
+      const recording: PostgresPool = {
         ...pool,
         query: (text, values) =>
           pool.query(text, values).catch((error) => {
@@ -118,7 +136,7 @@ describe('orders that come together', () => {
             throw error
           }),
       }
-      return createOrdersRepository(noting, { maxBatch: 500 })
+      return createOrdersRepository(recording, { maxBatch: 500 })
     })
     for (let round = 0; round < 10; round++) {
       const all = Array.from({ length: 100 }, () => newOrder())
@@ -132,34 +150,34 @@ describe('orders that come together', () => {
         .filter((result) => result.status === 'fulfilled' && result.value.inserted)
       expect(inserted).toHaveLength(100)
     }
-    expect(failures).toEqual([]) // of deadlocks, which are mended row by row
+    expect(failures).toEqual([])
   })
 
-  test('are all made, once, though their connection is cut in the middle of the batch', async () => {
-    const { orders, sql } = await open()
-    await orders.insertOnce(newOrder()) // it is connected now
+  test('are all created once, although their connection is lost during the insert', async () => {
+    const { orders, sql } = await openRepository()
+    await orders.insertOnce(newOrder()) // opens the connection
     const all = Array.from({ length: 50 }, () => newOrder())
-    const blocker = await sql.reserve()
-    await blocker`begin`
-    await blocker`lock table orders in share mode`
+    const locked = await sql.reserve()
+    await locked`begin`
+    await locked`lock table orders in share mode`
     const inserting = insertAll(orders, all)
-    const waiting = async () =>
+    const findWaiting = async () =>
       (
         await sql`
           select pid from pg_stat_activity
           where wait_event_type = 'Lock' and application_name = 'order-once'
           and datname = current_database()`
       ).map(({ pid }) => pid)
-    const pid = await until(async () => (await waiting())[0])
+    const pid = await until(async () => (await findWaiting())[0])
     await sql`select pg_terminate_backend(${pid})`
-    await blocker`commit`
-    blocker.release()
+    await locked`commit`
+    locked.release()
     const results = await inserting
     expect(results.map(({ status }) => status)).toEqual(all.map(() => 'fulfilled'))
     expect(await sql`select 1 from orders`).toHaveLength(51)
   })
 
-  test('are bounded in their number: what cannot be inserted in time is refused at once', async () => {
+  test('are refused at once when as many wait as can be inserted in time', async () => {
     const { url, sql } = await emptyDatabase()
     const pool = openPostgresPool(url, pino({ level: 'silent' }))
     onTestFinished(() => pool.close())
@@ -175,8 +193,8 @@ describe('orders that come together', () => {
   })
 })
 
-test('the first answer, made of what was sent, is the one that is rebuilt from the row', async () => {
-  const { orders } = await open()
+test('the response to a new order is the one that is rebuilt from its row', async () => {
+  const { orders } = await openRepository()
   await fc.assert(
     fc.asyncProperty(fc.array(anyOrder, { minLength: 1, maxLength: 20 }), async (inputs) => {
       const all = inputs.map((input) => newOrder(input))
@@ -190,9 +208,9 @@ test('the first answer, made of what was sent, is the one that is rebuilt from t
   )
 })
 
-describe('a row that was not asked for', () => {
-  /** A repository whose driver returns the given row whatever the query asks for. */
-  function openConfused(row: Record<string, unknown>) {
+describe('a row that belongs to another query', () => {
+  /** Creates a repository whose driver returns the given row for any query. */
+  function createWithWrongRow(row: Record<string, unknown>) {
     let mismatches = 0
     const pool = { query: async () => [row] }
     const orders = createOrdersRepository(pool, {
@@ -204,21 +222,21 @@ describe('a row that was not asked for', () => {
     return { orders, mismatches: () => mismatches }
   }
 
-  test('is an error of a look-up, and is counted', async () => {
-    const { orders, mismatches } = openConfused({ idempotency_key: 'another' })
+  test('fails a look-up, and is counted', async () => {
+    const { orders, mismatches } = createWithWrongRow({ idempotency_key: 'another' })
     await expect(orders.findByKey('mine')).rejects.toThrow(RowMismatchError)
     expect(mismatches()).toBe(1)
   })
 
-  test('is an error of an insert, and is counted', async () => {
-    const { orders, mismatches } = openConfused({ id: 'another', created_at: 0 })
+  test('fails an insert, and is counted', async () => {
+    const { orders, mismatches } = createWithWrongRow({ id: 'another', created_at: 0 })
     await expect(orders.insertOnce(newOrder())).rejects.toThrow(RowMismatchError)
     expect(mismatches()).toBe(1)
   })
 })
 
-test('each look-up finds its own order while a column of the table is altered', async () => {
-  const { orders, sql } = await open()
+test('each look-up returns its own order while a column of the table is altered', async () => {
+  const { orders, sql } = await openRepository()
   const keys = Array.from({ length: 100 }, newKey)
   await insertAll(
     orders,

@@ -5,12 +5,13 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { newKey, send } from '../support/client.ts'
-import { spawnService, startProcess, temporaryFolder } from '../support/process.ts'
+import { createTemporaryFolder, spawnService, startProcess } from '../support/process.ts'
+import { until } from '../support/until.ts'
 
-const postmasterPidFile = (dataDir: string) => join(dataDir, 'postgres', 'data', 'postmaster.pid')
+const getPidFile = (dataDir: string) => join(dataDir, 'postgres', 'data', 'postmaster.pid')
 
-test('without any setting the service runs on its embedded stores, and says so', async () => {
-  const DATA_DIR = await temporaryFolder()
+test('without any setting the service uses its embedded stores, and logs it', async () => {
+  const DATA_DIR = await createTemporaryFolder()
   const service = await startProcess({ DATA_DIR })
   expect(service.stdout()).toContain('orders are kept in an embedded Postgres in')
   expect(service.stdout()).toContain('in the memory of this process')
@@ -21,25 +22,28 @@ test('without any setting the service runs on its embedded stores, and says so',
   expect(repeat.text).toBe(first.text)
   expect(repeat.headers['idempotency-replayed']).toBe('true')
   expect(await service.stop()).toBe(0)
-  expect(existsSync(postmasterPidFile(DATA_DIR))).toBe(false)
+  expect(existsSync(getPidFile(DATA_DIR))).toBe(false)
 })
 
-test.each(['SIGTERM', 'SIGKILL'] as const)('orders outlive a restart after %s', async (signal) => {
-  const DATA_DIR = await temporaryFolder()
-  const before = await startProcess({ DATA_DIR })
-  const key = newKey()
-  const first = await send(before.port, { key })
-  await before.stop(signal)
+test.each(['SIGTERM', 'SIGKILL'] as const)(
+  'orders are kept over a restart after %s',
+  async (signal) => {
+    const DATA_DIR = await createTemporaryFolder()
+    const before = await startProcess({ DATA_DIR })
+    const key = newKey()
+    const first = await send(before.port, { key })
+    await before.stop(signal)
 
-  const after = await startProcess({ DATA_DIR })
-  const repeat = await send(after.port, { key })
-  expect(repeat).toMatchObject({ status: 201, text: first.text })
-  expect(repeat.headers['idempotency-replayed']).toBe('true')
-  expect((await send(after.port)).status).toBe(201)
-})
+    const after = await startProcess({ DATA_DIR })
+    const repeat = await send(after.port, { key })
+    expect(repeat).toMatchObject({ status: 201, text: first.text })
+    expect(repeat.headers['idempotency-replayed']).toBe('true')
+    expect((await send(after.port)).status).toBe(201)
+  },
+)
 
-test('a second service on the same DATA_DIR is refused with one line; the first goes on', async () => {
-  const DATA_DIR = await temporaryFolder()
+test('a second service on the same DATA_DIR stops with one line; the first goes on', async () => {
+  const DATA_DIR = await createTemporaryFolder()
   const first = await startProcess({ DATA_DIR })
   const second = await spawnService({ DATA_DIR })
   expect(await second.ended).toBe(1)
@@ -49,8 +53,8 @@ test('a second service on the same DATA_DIR is refused with one line; the first 
   expect((await send(first.port)).status).toBe(201)
 })
 
-test('a busy port ends the start with one line, and leaves no database behind', async () => {
-  const DATA_DIR = await temporaryFolder()
+test('a port in use stops the start with one line, and the database is stopped, too', async () => {
+  const DATA_DIR = await createTemporaryFolder()
   const other = createServer().listen(0, '127.0.0.1')
   await once(other, 'listening')
   const { port } = other.address() as AddressInfo
@@ -59,17 +63,17 @@ test('a busy port ends the start with one line, and leaves no database behind', 
   expect(service.stderr()).toBe(
     `order-once cannot start: port ${port} on 127.0.0.1 is in use: stop the program that uses it, or set PORT to another port\n`,
   )
-  expect(existsSync(postmasterPidFile(DATA_DIR))).toBe(false)
+  expect(existsSync(getPidFile(DATA_DIR))).toBe(false)
   other.close()
 })
 
-test('the second of two signals ends the service at once; the next start takes over its database', async () => {
-  const DATA_DIR = await temporaryFolder()
+test('the second of two signals ends the service at once; the next start uses its database', async () => {
+  const DATA_DIR = await createTemporaryFolder()
   const service = await startProcess({ DATA_DIR })
-  const postmaster = Number(readFileSync(postmasterPidFile(DATA_DIR), 'utf8').split('\n')[0])
-  process.kill(postmaster, 'SIGSTOP') // keeps the service from closing
+  const postmaster = Number(readFileSync(getPidFile(DATA_DIR), 'utf8').split('\n')[0])
+  process.kill(postmaster, 'SIGSTOP') // so that the service cannot close
   service.child.kill('SIGINT')
-  await new Promise((resolve) => service.child.stdout?.once('data', resolve))
+  await until(() => service.stdout().includes('closing on SIGINT'))
   expect(await service.stop('SIGINT')).toBe(1)
   process.kill(postmaster, 'SIGCONT')
 
@@ -77,12 +81,12 @@ test('the second of two signals ends the service at once; the next start takes o
   expect((await send(next.port)).status).toBe(201)
 })
 
-test('when its database dies, the service says so and ends; the next start has every order', async () => {
-  const DATA_DIR = await temporaryFolder()
+test('when its database dies, the service logs it and exits; the next start has all orders', async () => {
+  const DATA_DIR = await createTemporaryFolder()
   const service = await startProcess({ DATA_DIR })
   const key = newKey()
   const first = await send(service.port, { key })
-  const postmaster = Number(readFileSync(postmasterPidFile(DATA_DIR), 'utf8').split('\n')[0])
+  const postmaster = Number(readFileSync(getPidFile(DATA_DIR), 'utf8').split('\n')[0])
   process.kill(postmaster, 'SIGKILL')
   expect(await service.ended).toBe(1)
   expect(service.stdout()).toContain('the embedded Postgres has ended')

@@ -1,20 +1,20 @@
 import { once } from 'node:events'
 import { Agent } from 'node:http'
-import { connect } from 'node:net'
 import { describe, expect, test } from 'vitest'
+import { blockInserts } from '../support/blocked-inserts.ts'
 import { newKey, ORDER, open, SECRET, send, sign } from '../support/client.ts'
-import { holdInserts } from '../support/held-inserts.ts'
 import { spawnService, startProcess } from '../support/process.ts'
+import { openSocket } from '../support/raw-socket.ts'
 import { createEmptyDatabase, emptyDatabase, emptyRedisSpace, hasRedis } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 
 describe.each(['SIGTERM', 'SIGINT'] as const)('on %s', (signal) => {
-  test('requests at work are answered, new ones refused, and the process ends with 0', async () => {
-    const { url, isWaiting, release } = await holdInserts()
+  test('requests in flight get their response, new ones are refused, and the exit code is 0', async () => {
+    const { url, isBlocking, unblock } = await blockInserts()
     const service = await startProcess({ DATABASE_URL: url })
     const agent = new Agent({ keepAlive: true, maxSockets: 1 })
-    const atWork = send(service.port, { agent })
-    await until(isWaiting)
+    const order = send(service.port, { agent })
+    await until(isBlocking)
 
     const pipelined = send(service.port, { agent }) // waits for the connection
     service.child.kill(signal)
@@ -25,68 +25,67 @@ describe.each(['SIGTERM', 'SIGINT'] as const)('on %s', (signal) => {
         (error) => error.code === 'ECONNREFUSED',
       ),
     )
-    await release()
+    await unblock()
 
-    const answer = await atWork
-    expect(answer.status).toBe(201)
-    expect(answer.headers.connection).toBe('close')
+    const response = await order
+    expect(response.status).toBe(201)
+    expect(response.headers.connection).toBe('close')
     await expect(pipelined).rejects.toThrow('ECONNREFUSED')
     expect(await service.ended).toBe(0)
     expect(service.stdout()).toContain('"closed"')
   })
 
-  test('a request that was still arriving is answered 503 with Retry-After', async () => {
-    const { url, isWaiting, release } = await holdInserts()
+  test('a request that arrives meanwhile on an open connection is refused with 503 and Retry-After', async () => {
+    const { url, isBlocking, unblock } = await blockInserts()
     const service = await startProcess({ DATABASE_URL: url })
-    const socket = connect(service.port, '127.0.0.1')
-    socket.write('GET /problems/overloaded HTTP/1.1\r\nHost: a\r\n')
-    const atWork = send(service.port)
-    await until(isWaiting)
+    const arriving = openSocket(service.port, 'GET / HTTP/1.1\r\nHost: a\r\n')
+    const order = send(service.port)
+    await until(isBlocking)
     service.child.kill(signal)
     await until(() => service.stdout().includes(`closing on ${signal}`))
-    socket.write('\r\n')
-    const answer = Buffer.concat(await socket.toArray()).toString()
-    expect(answer).toMatch(/^HTTP\/1\.1 503 /)
-    expect(answer).toMatch(/\r\nretry-after: 1\r\n/i)
-    expect(answer).toMatch(/\r\nconnection: close\r\n/i)
-    expect(answer).toContain('"code":"shutting-down"')
-    await release()
-    expect((await atWork).status).toBe(201)
+    arriving.socket.write('\r\n')
+    await until(arriving.isClosed)
+    const [response] = arriving.responses()
+    expect(response).toMatchObject({
+      status: 503,
+      headers: { 'retry-after': '1', connection: 'close' },
+    })
+    expect(JSON.parse(response?.text ?? '')).toMatchObject({ code: 'shutting-down' })
+    await unblock()
+    expect((await order).status).toBe(201)
     expect(await service.ended).toBe(0)
   })
 
   test.each([
     ['an idle connection', 'GET /problems/overloaded HTTP/1.1\r\nHost: a\r\n\r\n'],
     ['a connection on which nothing was ever sent', ''],
-    ['a connection that stopped in the middle of its headers', 'GET / HTTP/1.1\r\nHos'],
-  ])('%s does not hold up the end', async (_name, sent) => {
+    ['a connection with incomplete headers', 'GET / HTTP/1.1\r\nHos'],
+  ])('%s does not delay the end', async (_name, sent) => {
     const { url } = await emptyDatabase()
     const service = await startProcess({ DATABASE_URL: url })
-    const socket = connect(service.port, '127.0.0.1')
-    socket.on('error', () => {})
-    await once(socket, 'connect')
-    socket.write(sent)
-    // Whatever was sent before this has arrived.
+    const client = openSocket(service.port, sent)
+    await once(client.socket, 'connect')
+    // The service has read what was sent before this.
     expect((await send(service.port)).status).toBe(201)
     expect(await service.stop(signal)).toBe(0)
     expect(service.stdout()).toContain('"closed"')
   })
 
-  test('a second one ends the process at once, without waiting for requests', async () => {
-    const { url, isWaiting, release } = await holdInserts()
+  test('a second signal ends the process at once, without waiting for requests', async () => {
+    const { url, isBlocking, unblock } = await blockInserts()
     const service = await startProcess({ DATABASE_URL: url })
-    const atWork = send(service.port)
-    atWork.catch(() => {})
-    await until(isWaiting)
+    const order = send(service.port)
+    order.catch(() => {})
+    await until(isBlocking)
     service.child.kill(signal)
     await until(() => service.stdout().includes(`closing on ${signal}`))
     expect(await service.stop(signal)).toBe(1)
-    await expect(atWork).rejects.toThrow()
-    await release()
+    await expect(order).rejects.toThrow()
+    await unblock()
   })
 })
 
-test('four instances that start together on an empty database all come up', async () => {
+test('four instances that start at the same time on an empty database all serve requests', async () => {
   const DATABASE_URL = await createEmptyDatabase()
   const services = await Promise.all(
     Array.from({ length: 4 }, () => startProcess({ DATABASE_URL })),
@@ -97,7 +96,7 @@ test('four instances that start together on an empty database all come up', asyn
   expect(new Set(ids).size).toBe(1)
 })
 
-test('a Postgres that does not answer ends the start with one line, without its password', async () => {
+test('a Postgres that refuses the password stops the start with one line, without the password', async () => {
   const { url } = await emptyDatabase()
   const wrong = new URL(url)
   wrong.password = 'not-the-password'
@@ -109,7 +108,7 @@ test('a Postgres that does not answer ends the start with one line, without its 
   expect(service.stderr()).not.toContain('not-the-password')
 })
 
-test('a Redis that does not answer is no obstacle: orders are made, once', async () => {
+test('without a Redis that responds, orders are created once', async () => {
   const { url } = await emptyDatabase()
   const service = await startProcess({ DATABASE_URL: url, REDIS_URL: 'redis://127.0.0.1:1' })
   expect(service.stdout()).toContain('Redis does not respond; orders go on without it')
@@ -120,7 +119,7 @@ test('a Redis that does not answer is no obstacle: orders are made, once', async
 })
 
 describe('the log', () => {
-  test('is one JSON line a request, with what a person asks first and nothing secret', async () => {
+  test('has one JSON line a request, without any value that was sent', async () => {
     const { url } = await emptyDatabase()
     const redis = hasRedis ? { REDIS_URL: (await emptyRedisSpace()).url } : {}
     const service = await startProcess({ DATABASE_URL: url, ...redis })
@@ -151,23 +150,40 @@ describe('the log', () => {
     }
   })
 
-  test('has a line for a request whose client went away before its answer', async () => {
-    const { url, isWaiting, release } = await holdInserts()
+  test('has the message of an error of Postgres, but not the row that it quotes', async () => {
+    const { url, sql } = await emptyDatabase()
+    await sql`alter table orders add constraint no_books check (item <> 'book')`
+    const service = await startProcess({ DATABASE_URL: url })
+    const reply = await send(service.port)
+    await sql`alter table orders drop constraint no_books`
+    expect(reply).toMatchObject({ status: 500, json: { code: 'internal-error' } })
+    await service.stop()
+    const line = service.logLines().find(({ msg }) => msg === 'the request failed')
+    expect(line?.err).toMatchObject({
+      type: 'PostgresError',
+      code: '23514',
+      message: expect.stringContaining('violates check constraint "no_books"'),
+    })
+    expect(service.stdout()).not.toContain('user-1')
+  })
+
+  test('has a line for a request whose client disconnected before its response', async () => {
+    const { url, isBlocking, unblock } = await blockInserts()
     const service = await startProcess({ DATABASE_URL: url })
     const outgoing = open(service.port, { headers: { 'x-request-id': 'gone-1' } })
     outgoing.on('error', () => {})
-    await until(isWaiting)
+    await until(isBlocking)
     outgoing.destroy()
     const lines = () => service.logLines().filter(({ reqId }) => reqId === 'gone-1')
     await until(() => lines().length > 0)
-    await release()
+    await unblock()
     await service.stop()
     expect(lines()).toMatchObject([
       { msg: 'request', method: 'POST', route: '/orders', aborted: true, idempotency: 'new' },
     ])
   })
 
-  test('does not take over a malformed X-Request-Id', async () => {
+  test('does not contain a malformed X-Request-Id', async () => {
     const { url } = await emptyDatabase()
     const service = await startProcess({ DATABASE_URL: url })
     for (const id of ['', 'two words', '<script>', 'x'.repeat(129)]) {

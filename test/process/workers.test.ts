@@ -5,28 +5,30 @@ import type { AddressInfo } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { blockInserts } from '../support/blocked-inserts.ts'
 import { newKey, send, sendAll } from '../support/client.ts'
-import { holdInserts } from '../support/held-inserts.ts'
 import { type ServiceProcess, spawnService, startProcess } from '../support/process.ts'
 import { emptyDatabase, emptyRedisSpace, hasRedis } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 
 const PROCESSES = 2
 
-/** The settings of several processes on the stores of the test file. */
-async function workersEnv(databaseUrl: string): Promise<Record<string, string>> {
-  const { url: redisUrl } = await emptyRedisSpace()
-  return { DATABASE_URL: databaseUrl, REDIS_URL: redisUrl, WORKERS: `${PROCESSES}` }
+/** Prepares the stores of the test file. @returns the settings of several processes on them */
+async function prepareWorkers(databaseUrl: string) {
+  const { url: redisUrl, redis } = await emptyRedisSpace()
+  const env = { DATABASE_URL: databaseUrl, REDIS_URL: redisUrl, WORKERS: `${PROCESSES}` }
+  const countClaims = async () => (await redis.keys(`${redis.options.keyPrefix}idemp:*`)).length
+  return { env, countClaims }
 }
 
 async function startWorkers(env: Record<string, string> = {}) {
   const { url, sql } = await emptyDatabase()
-  const service = await startProcess({ ...(await workersEnv(url)), ...env })
-  return { service, sql }
+  const prepared = await prepareWorkers(url)
+  return { service: await startProcess({ ...prepared.env, ...env }), sql }
 }
 
-/** The processes that serve requests, of those that were started so far. */
-const workersOf = (service: ServiceProcess) =>
+/** The workers that serve requests now. */
+const findWorkers = (service: ServiceProcess) =>
   service
     .logLines()
     .filter(({ msg }) => `${msg}`.startsWith('ready at'))
@@ -44,28 +46,30 @@ function isAlive(pid: number): boolean {
 
 describe.runIf(hasRedis)('several workers', () => {
   test.each(['postgres', 'redis'])(
-    'several workers share one port, and create each order once, with records in %s',
+    'share one port and create each order once, with records in %s',
     async (IDEMPOTENCY_STORE) => {
       const { service, sql } = await startWorkers({ IDEMPOTENCY_STORE })
       const keys = Array.from({ length: 20 }, newKey)
-      // Each on a connection of its own, which goes to one worker or the other.
+      // Each on a connection of its own, so that both workers get some.
       const replies = await sendAll(100, (i) => send(service.port, { key: keys[i % 20] as string }))
       for (const [i, key] of keys.entries()) {
-        const ofKey = replies.filter((_, index) => index % 20 === i)
+        const repliesOfKey = replies.filter((_, index) => index % 20 === i)
         const repeat = await send(service.port, { key })
         expect(repeat.status).toBe(201)
-        for (const { status, text } of ofKey) {
+        for (const { status, text } of repliesOfKey) {
           if (status === 201) expect(text).toBe(repeat.text)
           else expect(status).toBe(409)
         }
       }
       expect(await sql`select 1 from orders`).toHaveLength(20)
-      const served = service.logLines().filter(({ route }) => route === '/orders')
-      expect(new Set(served.map(({ pid }) => pid)).size).toBe(PROCESSES)
+      await until(() => {
+        const served = service.logLines().filter(({ route }) => route === '/orders')
+        return new Set(served.map(({ pid }) => pid)).size === PROCESSES
+      })
     },
   )
 
-  test('the rate limit is one for all workers', async () => {
+  test('share one rate limit', async () => {
     const { service } = await startWorkers({ RATE_LIMIT_MAX: '10' })
     const replies = await sendAll(15, () => send(service.port))
     const statuses = replies.map(({ status }) => status).sort()
@@ -76,33 +80,34 @@ describe.runIf(hasRedis)('several workers', () => {
     })
   })
 
-  test('a worker that dies is replaced; the others go on, and its orders are replayed', async () => {
+  test('are replaced when they die; the others go on, and orders of the dead one are replayed', async () => {
     const { service } = await startWorkers()
     const key = newKey()
     const first = await send(service.port, { key })
-    const [victim, survivor] = workersOf(service)
+    const [victim, survivor] = findWorkers(service)
     process.kill(victim as number, 'SIGKILL')
     await until(() => !isAlive(victim as number))
     expect((await send(service.port, { key })).text).toBe(first.text)
-    await until(() => workersOf(service).length === PROCESSES)
-    expect(workersOf(service)).toContain(survivor)
+    await until(() => findWorkers(service).length === PROCESSES)
+    expect(findWorkers(service)).toContain(survivor)
     expect((await send(service.port)).status).toBe(201)
     expect(service.stdout()).toContain(`worker ${victim} exited (SIGKILL); starting a replacement`)
   })
 
   test.each(['SIGTERM', 'SIGINT'] as const)(
-    'on %s all workers finish their requests, and end together',
+    'finish their requests and end together on %s',
     async (signal) => {
-      const { url, isWaiting, release } = await holdInserts()
-      const service = await startProcess(await workersEnv(url))
+      const { url, unblock } = await blockInserts()
+      const { env, countClaims } = await prepareWorkers(url)
+      const service = await startProcess(env)
       const inFlight = sendAll(10, () => send(service.port))
-      await until(isWaiting)
-      const workers = workersOf(service)
-      // As Ctrl-C does: to all of them.
+      await until(async () => (await countClaims()) === 10)
+      const workers = findWorkers(service)
+      // Ctrl-C sends it to all processes.
       for (const pid of signal === 'SIGINT' ? workers : []) process.kill(pid, signal)
       service.child.kill(signal)
       await until(() => service.stdout().includes(`closing on ${signal}`))
-      await release()
+      await unblock()
       expect((await inFlight).map(({ status }) => status)).toEqual(Array(10).fill(201))
       expect(await service.ended).toBe(0)
       expect(workers).toHaveLength(PROCESSES)
@@ -110,21 +115,22 @@ describe.runIf(hasRedis)('several workers', () => {
     },
   )
 
-  test('no worker outlives its primary', async () => {
+  test('end when their primary is killed', async () => {
     const { service } = await startWorkers()
-    const workers = workersOf(service)
+    const workers = findWorkers(service)
     expect(workers).toHaveLength(PROCESSES)
     await service.stop('SIGKILL')
     await until(() => workers.every((pid) => !isAlive(pid)))
   })
 
-  test('a worker that cannot start ends the start of all with one line', async () => {
+  test('that cannot start stop the start with one line', async () => {
     const other = createServer().listen(0, '127.0.0.1')
     await once(other, 'listening')
     onTestFinished(() => void other.close())
     const { port } = other.address() as AddressInfo
     const { url } = await emptyDatabase()
-    const service = await spawnService({ ...(await workersEnv(url)), PORT: `${port}` })
+    const { env } = await prepareWorkers(url)
+    const service = await spawnService({ ...env, PORT: `${port}` })
     expect(await service.ended).toBe(1)
     expect(service.stderr()).toBe(
       `order-once cannot start: port ${port} on 127.0.0.1 is in use: stop the program that uses it, or set PORT to another port\n`,
@@ -141,16 +147,16 @@ test('WORKERS above 1 without Redis stops the start with one line', async () => 
   )
 })
 
-test('WORKERS=auto without Redis is one worker, and a log line says so', async () => {
+test('WORKERS=auto without Redis is one process, and a log line says so', async () => {
   const { url } = await emptyDatabase()
   const service = await startProcess({ DATABASE_URL: url, WORKERS: 'auto' })
-  expect(workersOf(service).length).toBeLessThanOrEqual(1)
+  expect(findWorkers(service).length).toBeLessThanOrEqual(1)
   if (availableParallelism() > 1) {
     expect(service.stdout()).toContain('WORKERS is auto, and there is no Redis')
   }
 })
 
-test('the embedded database is that of the primary, and ends with it', async () => {
+test('with WORKERS=auto the primary owns the embedded database, and stops it', async () => {
   const service = await startProcess({ WORKERS: 'auto' })
   const key = newKey()
   const replies = [await send(service.port, { key }), await send(service.port, { key })]

@@ -19,7 +19,7 @@ describe('the signature', () => {
       right.slice(0, -1),
       `${right}0`,
       `${right.slice(0, -1)}g`,
-      // right but for one digit, the last or the first
+      // only the last or the first digit is wrong
       `${right.slice(0, -1)}${right.endsWith('0') ? '1' : '0'}`,
       `${right.startsWith('0') ? '1' : '0'}${right.slice(1)}`,
       '',
@@ -34,7 +34,7 @@ describe('the signature', () => {
     expect(await countOrders()).toBe(0)
   })
 
-  test('may be sent twice only if it were one header: two are refused', async () => {
+  test('is refused if it is sent twice', async () => {
     const { port } = await startService()
     const right = sign(JSON.stringify(ORDER))
     const reply = await send(port, { signature: null, headers: { 'x-signature': [right, right] } })
@@ -55,14 +55,14 @@ describe('the signature', () => {
     expect((await send(port, { body, signature: sign(body.trim()) })).status).toBe(401)
   })
 
-  test('is made with any of several secrets, so that clients can change from one to the next', async () => {
+  test('is accepted with each of several secrets, so that clients can change from one to the next', async () => {
     const { port } = await startService({ env: { HMAC_SECRET: 'old secret,new secret' } })
     expect((await send(port, { secret: 'old secret' })).status).toBe(201)
     expect((await send(port, { secret: 'new secret' })).status).toBe(201)
     expect((await send(port, { secret: 'old secret,new secret' })).status).toBe(401)
   })
 
-  test('that is wrong too often is answered with 429; right ones from the address still pass', async () => {
+  test('is refused with 429 if it is wrong too often; valid ones from the same address are accepted', async () => {
     const { port } = await startService({ env: { SIGNATURE_FAILURES_MAX: '3' } })
     const statuses = []
     for (let i = 0; i < 5; i++) {
@@ -74,7 +74,7 @@ describe('the signature', () => {
     expect((await send(port)).status).toBe(201)
   })
 
-  test('is made with the secret of HMAC_SECRET', async () => {
+  test('is accepted with the secret of HMAC_SECRET only', async () => {
     const { port } = await startService({ env: { HMAC_SECRET: 'pässword' } })
     expect((await send(port, { secret: 'pässword' })).status).toBe(201)
     expect((await send(port)).status).toBe(401)

@@ -10,7 +10,7 @@ import {
 import { emptyDatabase } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 
-function open(url: string) {
+function openPool(url: string) {
   const lines: string[] = []
   const log = pino({}, { write: (line) => void lines.push(JSON.parse(line).msg) })
   const pool = openPostgresPool(url, log)
@@ -18,10 +18,10 @@ function open(url: string) {
   return { pool, lines }
 }
 
-const ask = (pool: PostgresPool) => pool.query('select 1 as one')
+const runQuery = (pool: PostgresPool) => pool.query('select 1 as one')
 
-/** Listens where a Postgres should, accepts connections, and never says a word. */
-async function silentServer() {
+/** Starts a server that accepts connections and never responds. @returns its URL */
+async function startSilentServer(): Promise<string> {
   const sockets = new Set<Socket>()
   const server = createServer((socket) => {
     sockets.add(socket)
@@ -35,63 +35,62 @@ async function silentServer() {
   return `postgres://user@127.0.0.1:${(server.address() as AddressInfo).port}/orders`
 }
 
-describe('the connections to Postgres', () => {
-  test('answer, or tell of the error without the values of the query', async () => {
+describe('the pool of connections to Postgres', () => {
+  test("returns rows, and errors without the query's values", async () => {
     const { url } = await emptyDatabase()
-    const { pool } = open(url)
-    expect(await ask(pool)).toEqual([{ one: 1 }])
+    const { pool } = openPool(url)
+    expect(await runQuery(pool)).toEqual([{ one: 1 }])
     const failing = pool.query('select $1::text from nowhere', ['a secret'])
     await expect(failing).rejects.toThrow('relation "nowhere" does not exist')
     await expect(failing).rejects.not.toThrow('a secret')
   })
 
-  test('leave no query without an answer, though Postgres says nothing at all', async () => {
-    const { pool } = open(await silentServer())
-    await expect(ask(pool)).rejects.toThrow()
+  test('rejects a query to which Postgres does not respond', async () => {
+    const { pool } = openPool(await startSilentServer())
+    await expect(runQuery(pool)).rejects.toThrow()
   })
 
-  test('refuse at once what is more than they can queue', async () => {
-    const { pool } = open(await silentServer())
-    const queued = Array.from({ length: 1_000 }, () =>
-      ask(pool).catch((error: Error) => error.name),
+  test('rejects a query at once when 1 000 are pending', async () => {
+    const { pool } = openPool(await startSilentServer())
+    const pending = Array.from({ length: 1_000 }, () =>
+      runQuery(pool).catch((error: Error) => error.name),
     )
-    await expect(ask(pool)).rejects.toThrow(PoolFullError)
-    expect(await Promise.all(queued)).not.toContain('PoolFullError')
+    await expect(runQuery(pool)).rejects.toThrow(PoolFullError)
+    expect(await Promise.all(pending)).not.toContain('PoolFullError')
   })
 
-  test('are replaced when nothing is answered many times in a row, and are whole again', async () => {
-    const { url } = await emptyDatabase()
-    const { pool, lines } = open(url)
-    await ask(pool)
-    // Longer than a query may take: no response comes, as on connections that the driver has lost.
-    await Promise.allSettled(Array.from({ length: 4 }, () => pool.query('select pg_sleep(8)')))
+  test('replaces its connections after four queries in a row without a response', async () => {
+    const { url, sql } = await emptyDatabase()
+    const { pool, lines } = openPool(url)
+    await runQuery(pool)
+    const locked = await sql.reserve()
+    await locked`select pg_advisory_lock(1)`
+    // They wait for the lock: no response comes, as on connections that the driver has lost.
+    const waiting = Array.from({ length: 4 }, () => pool.query('select pg_advisory_lock(1)'))
+    const results = await Promise.allSettled(waiting)
+    await locked`select pg_advisory_unlock(1)`
+    locked.release()
+    expect(results.map(({ status }) => status)).toEqual(Array(4).fill('rejected'))
     expect(lines).toEqual([
       'Postgres did not respond to 4 queries in a row; replacing the connections',
     ])
-    expect(await ask(pool)).toEqual([{ one: 1 }])
+    expect(await runQuery(pool)).toEqual([{ one: 1 }])
   })
 
-  test('are whole again after any number of kills in the middle of queries', async () => {
-    const { url, sql: admin } = await emptyDatabase()
-    const { pool } = open(url)
-    let answered = 0
+  test('works again after its connections were killed many times in the middle of queries', async () => {
+    const { url, sql } = await emptyDatabase()
+    const { pool } = openPool(url)
     for (let round = 0; round < 10; round++) {
-      const asked = Array.from({ length: 20 }, () =>
-        ask(pool).then(
-          () => answered++,
-          () => {},
-        ),
-      )
-      await admin`
+      const queries = Promise.allSettled(Array.from({ length: 20 }, () => runQuery(pool)))
+      await sql`
         select pg_terminate_backend(pid) from pg_stat_activity
         where application_name = 'order-once' and datname = current_database()`
-      await Promise.all(asked)
+      await queries
     }
-    expect(answered).toBeGreaterThan(0)
-    // Each of its connections may find out now that it was killed.
+    // Some of its connections may notice only now that they were killed.
     await until(async () => {
-      const asked = await Promise.allSettled(Array.from({ length: 50 }, () => ask(pool)))
-      return asked.every(({ status }) => status === 'fulfilled')
+      const results = await Promise.allSettled(Array.from({ length: 50 }, () => runQuery(pool)))
+      return results.every(({ status }) => status === 'fulfilled')
     })
   })
 })

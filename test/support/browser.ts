@@ -1,3 +1,4 @@
+/** Pages of the service in a headless Chromium. */
 import { type Browser, chromium, type Page } from 'playwright-core'
 import { afterAll, onTestFinished } from 'vitest'
 import { chromiumPath } from './chromium.ts'
@@ -19,9 +20,9 @@ const ARGS = [
 /** A page that shares nothing with those of other tests, and what it should never do. */
 export interface BrowserPage {
   page: Page
-  /** errors, and what the Content-Security-Policy refused, as the console tells them */
+  /** errors, and what the Content-Security-Policy refused, as the console shows them */
   complaints: string[]
-  /** what it asked for from other hosts */
+  /** requests to other hosts */
   foreignRequests: string[]
 }
 

@@ -1,6 +1,7 @@
+/** The Chromium of this machine. */
 import { existsSync } from 'node:fs'
 
-/** Undefined without a Chromium: a loud line says so, and the tests in a browser are left out. */
+/** Undefined without a Chromium: a message says so, and the tests in a browser are left out. */
 export const chromiumPath = [
   process.env.CHROMIUM_PATH ?? '',
   '/usr/bin/chromium',

@@ -1,3 +1,4 @@
+/** A client of the service that signs its requests. */
 import { createHmac, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { type Agent, type ClientRequest, type IncomingMessage, request } from 'node:http'
@@ -5,12 +6,12 @@ import { type Agent, type ClientRequest, type IncomingMessage, request } from 'n
 export const SECRET = 'super-secret-key'
 export const ORDER = { user_id: 'user-1', item: 'book', amount: 500 }
 
-/** An answer as it came over the wire. */
+/** A response as it was received. */
 export interface Reply {
   status: number
   headers: Record<string, string | string[] | undefined>
   text: string
-  // biome-ignore lint/suspicious/noExplicitAny: each test knows what it expects
+  // biome-ignore lint/suspicious/noExplicitAny: each test expects another document
   json: any
 }
 
@@ -19,7 +20,7 @@ export interface Send {
   path?: string
   /** an object is sent as JSON; bytes and text as they are */
   body?: unknown
-  /** `null`: no such header; several: sent as often */
+  /** `null`: no such header; several: a header line each */
   key?: string | string[] | null
   signature?: string | null
   secret?: string
@@ -61,7 +62,7 @@ export function open(port: number, options: Send = {}): ClientRequest {
   return outgoing
 }
 
-/** Sends one request and reads its answer to the end. */
+/** Sends one request and reads its response to the end. */
 export async function send(port: number, options: Send = {}): Promise<Reply> {
   const [response] = (await once(open(port, options), 'response')) as [IncomingMessage]
   const text = Buffer.concat(await response.toArray()).toString()
@@ -74,7 +75,7 @@ export async function send(port: number, options: Send = {}): Promise<Reply> {
   }
 }
 
-/** Reads what needs no key and no signature. */
+/** Reads a page that needs no key and no signature. */
 export function get(port: number, path: string, accept?: string): Promise<Reply> {
   const headers = accept === undefined ? {} : { accept }
   return send(port, { method: 'GET', path, key: null, signature: null, headers })

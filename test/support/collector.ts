@@ -1,8 +1,9 @@
+/** A collector of traces. */
 import { createServer, type IncomingHttpHeaders } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { until } from './until.ts'
 
-/** A span as it came over the wire. */
+/** A span as it was received. */
 export interface Span {
   name: string
   traceId: string
@@ -15,18 +16,18 @@ export interface Span {
   resource: Record<string, unknown>
 }
 
-/** What receives traces by OTLP over HTTP, as JSON. */
+/** Receives traces by OTLP over HTTP, as JSON. */
 export interface Collector {
   url: string
-  /** the bodies and the headers of what was sent to it so far */
+  /** the requests so far */
   received: { body: string; headers: IncomingHttpHeaders }[]
   spans(): Span[]
-  /** Waits for a request's span that fulfils the condition, and for what belongs to it. */
-  trace(isWanted: (request: Span) => boolean, size: number): Promise<Trace>
+  /** Waits for a request's span that fulfils the condition, until its trace has `size` spans. */
+  waitForTrace(isWanted: (request: Span) => boolean, size: number): Promise<Trace>
   close(): void
 }
 
-/** A request's span, and those below it in their order. */
+/** The span of a request, and those below it in their order. */
 export interface Trace {
   request: Span
   children: Span[]
@@ -35,8 +36,8 @@ export interface Trace {
 // biome-ignore lint/suspicious/noExplicitAny: as OTLP has it
 type Json = any
 
-/** Starts a collector on a free port of 127.0.0.1. @param answers whether it ever does */
-export async function startCollector({ answers = true } = {}): Promise<Collector> {
+/** Starts a collector on a free port of 127.0.0.1. @param responds whether it ever does */
+export async function startCollector({ responds = true } = {}): Promise<Collector> {
   const received: Collector['received'] = []
   const server = createServer(async (request, response) => {
     const body = Buffer.concat(await request.toArray()).toString()
@@ -45,17 +46,17 @@ export async function startCollector({ answers = true } = {}): Promise<Collector
       return
     }
     received.push({ body, headers: request.headers })
-    if (answers) response.writeHead(200, { 'content-type': 'application/json' }).end('{}')
+    if (responds) response.writeHead(200, { 'content-type': 'application/json' }).end('{}')
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const { port } = server.address() as AddressInfo
 
-  const spans = () => received.flatMap(({ body }) => spansIn(JSON.parse(body)))
+  const spans = () => received.flatMap(({ body }) => parseSpans(JSON.parse(body)))
   return {
     url: `http://127.0.0.1:${port}`,
     received,
     spans,
-    trace: (isWanted, size) =>
+    waitForTrace: (isWanted, size) =>
       until(() => {
         const all = spans()
         const request = all.find(
@@ -64,7 +65,7 @@ export async function startCollector({ answers = true } = {}): Promise<Collector
         if (!request) return undefined
         const children = all.filter(({ parentSpanId }) => parentSpanId === request.spanId)
         return children.length >= size - 1 && { request, children }
-      }) as Promise<Trace>,
+      }),
     close: () => {
       server.close()
       server.closeAllConnections()
@@ -72,19 +73,19 @@ export async function startCollector({ answers = true } = {}): Promise<Collector
   }
 }
 
-function spansIn({ resourceSpans }: Json): Span[] {
+function parseSpans({ resourceSpans }: Json): Span[] {
   return resourceSpans.flatMap(({ resource, scopeSpans }: Json) =>
     scopeSpans.flatMap(({ spans }: Json) =>
       spans
         .toSorted((a: Json, b: Json) => Number(a.startTimeUnixNano) - Number(b.startTimeUnixNano))
         .map((span: Json) => ({
           ...span,
-          attributes: objectOf(span.attributes),
-          resource: objectOf(resource.attributes),
+          attributes: parseAttributes(span.attributes),
+          resource: parseAttributes(resource.attributes),
         })),
     ),
   )
 }
 
-const objectOf = (attributes: Json[]) =>
+const parseAttributes = (attributes: Json[]) =>
   Object.fromEntries(attributes.map(({ key, value }) => [key, Object.values(value)[0]]))

@@ -1,6 +1,7 @@
+/** Databases in the Postgres of the tests. */
 import postgres from 'postgres'
 
-/** The database with the newest schema that the tests' databases are copies of. */
+/** A database with the newest schema, of which the tests' databases are copies. */
 export const TEMPLATE = 'order_once_template'
 
 /** Creates a database in the server at `serverUrl`, and returns its URL. */

@@ -1,9 +1,10 @@
+/** Lets a test decide when the inserts go on. */
 import type { OrdersRepository } from '../../src/orders/repository.ts'
 
-/** A gate that holds whoever passes it until it is opened. */
 export interface Gate {
-  /** how many have come to the gate */
+  /** how many calls have come to the gate */
   arrived: number
+  /** Resolves once the gate is open. */
   pass(): Promise<void>
   open(): void
 }
@@ -24,13 +25,13 @@ export function createGate(): Gate {
   return gate
 }
 
-/** For `startService`: the repository, whose inserts are held by the gate. */
-export const heldBy =
-  (gate: Gate) =>
+/** For `wrapOrders`: the first `count` inserts wait until the gate is open. */
+export const delayInserts =
+  (gate: Gate, count = Number.POSITIVE_INFINITY) =>
   (orders: OrdersRepository): OrdersRepository => ({
     ...orders,
     insertOnce: async (order) => {
-      await gate.pass()
+      if (gate.arrived < count) await gate.pass()
       return orders.insertOnce(order)
     },
   })

@@ -25,16 +25,18 @@ const amount = fc
 
 const boundaries = fc.constantFrom(0.0001, 0.1, 500, 99_999_999_999.9999)
 
-/** What a field of the schema may hold. @throws {Error} for a type that has no canonical form here */
-export function fieldArbitrary({ type }: { type: string }): fc.Arbitrary<unknown> {
+/** Generates values of a field. @throws {Error} for a type that has no canonical form here */
+export function createFieldArbitrary({ type }: { type: string }): fc.Arbitrary<unknown> {
   if (type === 'string') return text
   if (type === 'number') return fc.oneof(amount, boundaries)
   if (type === 'boolean') return fc.boolean()
   throw new Error(`canonicalizeOrder is not made for a field of type ${type}`)
 }
 
-/** An order that the schema allows, generated from the schema: optional fields may be absent. */
+/** Any order that the schema allows: optional fields may be absent. */
 export const anyOrder = fc.record(
-  Object.fromEntries(FIELD_NAMES.map((name) => [name, fieldArbitrary(NewOrder.properties[name])])),
+  Object.fromEntries(
+    FIELD_NAMES.map((name) => [name, createFieldArbitrary(NewOrder.properties[name])]),
+  ),
   { requiredKeys: NewOrder.required },
 ) as fc.Arbitrary<NewOrder>

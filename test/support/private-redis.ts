@@ -1,38 +1,44 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+/** Redis servers that belong to the process that starts them. */
+import { type ChildProcess, execFileSync } from 'node:child_process'
 import { once } from 'node:events'
+import { tmpdir } from 'node:os'
 import { Redis } from 'ioredis'
 import { freePort } from '../../src/stores/embedded/free-port.ts'
+import { spawnChild } from './child-processes.ts'
 import { until } from './until.ts'
 
-/** A Redis that belongs to whoever started it. */
 export interface PrivateRedis {
   url: string
-  /** stops it as SIGSTOP does: it holds its connections, and answers nothing */
+  /** stops it as SIGSTOP does: it keeps its connections and does not respond */
   freeze(): void
   thaw(): void
   stop(): Promise<void>
 }
 
-/** `redis-server` or `valkey-server`, whichever is on the PATH. */
-export const redisServer = ['redis-server', 'valkey-server'].find((name) => runs(name, '--version'))
+/** `redis-server` or `valkey-server`, the first that is on the PATH. */
+export const redisServer = ['redis-server', 'valkey-server'].find((name) =>
+  succeeds(name, '--version'),
+)
 
-/** Starts a Redis of one's own, on the given or on a free port, that keeps nothing on disk. */
+/** Starts a Redis that keeps nothing on disk. @param givenPort by default a free one */
 export async function startPrivateRedis(givenPort?: number): Promise<PrivateRedis> {
   if (redisServer === undefined) throw new Error('there is no redis-server on the PATH')
   const port = givenPort ?? (await freePort())
   const args = ['--port', `${port}`, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
-  return whenReady(port, spawn(redisServer, args, { stdio: 'ignore' }))
+  const child = spawnChild(redisServer, args, { stdio: 'ignore', cwd: tmpdir() })
+  return waitUntilReady(port, child, 'SIGKILL') // a frozen one receives no other signal
 }
 
 /** Starts a Redis in a container; undefined without Docker. */
 export async function startRedisContainer(): Promise<PrivateRedis | undefined> {
-  if (!runs('docker', 'info')) return undefined
+  if (!succeeds('docker', 'info')) return undefined
   const port = await freePort()
   const args = ['run', '--rm', '--publish', `127.0.0.1:${port}:6379`, 'redis:7-alpine']
-  return whenReady(port, spawn('docker', args, { stdio: 'ignore' }))
+  const child = spawnChild('docker', args, { stdio: 'ignore' })
+  return waitUntilReady(port, child, 'SIGTERM') // which Docker passes on to the container
 }
 
-function runs(command: string, ...args: string[]): boolean {
+function succeeds(command: string, ...args: string[]): boolean {
   try {
     execFileSync(command, args, { stdio: 'ignore' })
     return true
@@ -41,7 +47,11 @@ function runs(command: string, ...args: string[]): boolean {
   }
 }
 
-async function whenReady(port: number, child: ChildProcess): Promise<PrivateRedis> {
+async function waitUntilReady(
+  port: number,
+  child: ChildProcess,
+  stopSignal: NodeJS.Signals,
+): Promise<PrivateRedis> {
   const url = `redis://127.0.0.1:${port}`
   const redis = new Redis(url, { maxRetriesPerRequest: null })
   redis.on('error', () => {})
@@ -54,7 +64,7 @@ async function whenReady(port: number, child: ChildProcess): Promise<PrivateRedi
     thaw: () => void child.kill('SIGCONT'),
     stop: async () => {
       if (child.exitCode !== null || child.signalCode !== null) return
-      child.kill('SIGKILL') // it keeps nothing, and a frozen one hears nothing else
+      child.kill(stopSignal)
       await once(child, 'exit')
     },
   }

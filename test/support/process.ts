@@ -1,19 +1,26 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdtemp, rm } from 'node:fs/promises'
+/** The compiled service as processes, run as its users run it. */
+import type { ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { chmod, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Readable } from 'node:stream'
+import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
 import { freePort } from '../../src/stores/embedded/free-port.ts'
+import { spawnChild } from './child-processes.ts'
 import { until } from './until.ts'
+
+/** Several processes and an embedded database, on a slow machine. */
+const START_TIMEOUT_MS = 30_000
 
 const BINARY = fileURLToPath(new URL('../../dist/main.js', import.meta.url))
 
-/** The compiled service, run as its users run it. */
 export interface ServiceProcess {
   port: number
   child: ChildProcess
-  /** what it printed so far */
+  /** what it has printed so far */
   stdout(): string
   stderr(): string
   logLines(): Record<string, unknown>[]
@@ -22,21 +29,37 @@ export interface ServiceProcess {
   stop(signal?: NodeJS.Signals): Promise<number | NodeJS.Signals>
 }
 
-/** A folder for one test. */
-export async function temporaryFolder(): Promise<string> {
+/** Creates a folder for one test. */
+export async function createTemporaryFolder(): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'order-once-test-'))
+  await chmod(folder, 0o755) // for root, another user runs an embedded Postgres in it
   onTestFinished(() => rm(folder, { recursive: true, force: true }))
   return folder
 }
 
-/** Starts a process of the service, which may fail to start; killed when the test is finished. */
+/** Runs a command of the binary to its end, in a folder without a `.env`. */
+export async function runBinary(args: string[], env: Record<string, string> = {}) {
+  const child = spawnChild(process.execPath, [BINARY, ...args], {
+    cwd: await createTemporaryFolder(),
+    env: { PATH: process.env.PATH, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const [stdout, stderr] = await Promise.all([
+    text(child.stdout as Readable),
+    text(child.stderr as Readable),
+    once(child, 'close'),
+  ])
+  return { code: child.exitCode, stdout, stderr }
+}
+
+/** Starts a process of the service, which may fail to start; it is stopped when the test is finished. */
 export async function spawnService(
   env: Record<string, string>,
   folder?: string,
 ): Promise<ServiceProcess> {
   const port = Number(env.PORT ?? (await freePort()))
-  const child = spawn(process.execPath, [BINARY, 'serve'], {
-    cwd: folder ?? (await temporaryFolder()), // where there is no .env
+  const child = spawnChild(process.execPath, [BINARY, 'serve'], {
+    cwd: folder ?? (await createTemporaryFolder()), // where there is no .env
     env: {
       PATH: process.env.PATH,
       STORES: 'embedded',
@@ -82,6 +105,6 @@ export async function startProcess(env: Record<string, string>): Promise<Service
   await until(() => {
     if (service.child.exitCode !== null) throw new Error(`did not start: ${service.stderr()}`)
     return service.stdout().includes('listens on')
-  })
+  }, START_TIMEOUT_MS)
   return service
 }

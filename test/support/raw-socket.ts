@@ -1,9 +1,10 @@
+/** Connections on which a test sends bytes as they are. */
 import { connect, type Socket } from 'node:net'
 import { onTestFinished } from 'vitest'
 import { newKey, ORDER, sign } from './client.ts'
 
-/** An answer as its bytes were on the wire, one among others on a connection. */
-export interface RawAnswer {
+/** One of the responses on a connection. */
+export interface RawResponse {
   status: number
   headers: Record<string, string>
   text: string
@@ -11,12 +12,12 @@ export interface RawAnswer {
 
 export interface RawSocket {
   socket: Socket
-  /** the answers so far that came whole; the last one's body ends at the latest with the connection */
-  answers(): RawAnswer[]
+  /** those that were received completely */
+  responses(): RawResponse[]
   isClosed(): boolean
 }
 
-/** Opens a connection and sends bytes as they are; cut when the test is finished. */
+/** Opens a connection and sends bytes; it closes when the test is finished. */
 export function openSocket(port: number, bytes = ''): RawSocket {
   const socket = connect(port, '127.0.0.1')
   let received = ''
@@ -27,16 +28,16 @@ export function openSocket(port: number, bytes = ''): RawSocket {
   socket.on('error', () => {}) // a reset closes it, which is what the tests look at
   if (bytes !== '') socket.write(bytes)
   onTestFinished(() => void socket.destroy())
-  return { socket, answers: () => answersIn(received), isClosed: () => socket.closed }
+  return { socket, responses: () => parseResponses(received), isClosed: () => socket.closed }
 }
 
-/** Splits what came on a connection into its answers, by their Content-Length. */
-function answersIn(received: string): RawAnswer[] {
-  const answers: RawAnswer[] = []
+/** Splits the bytes of a connection into responses, by their Content-Length. */
+function parseResponses(received: string): RawResponse[] {
+  const responses: RawResponse[] = []
   let rest = received
   for (;;) {
     const end = rest.indexOf('\r\n\r\n')
-    if (end < 0) return answers
+    if (end < 0) return responses
     const [statusLine = '', ...lines] = rest.slice(0, end).split('\r\n')
     const headers: Record<string, string> = {}
     for (const line of lines) {
@@ -44,9 +45,9 @@ function answersIn(received: string): RawAnswer[] {
       headers[name.toLowerCase()] = value.join(': ')
     }
     const bodyEnd = end + 4 + Number(headers['content-length'] ?? 0)
-    if (rest.length < bodyEnd) return answers
+    if (rest.length < bodyEnd) return responses
     const text = rest.slice(end + 4, bodyEnd)
-    answers.push({ status: Number(statusLine.split(' ')[1]), headers, text })
+    responses.push({ status: Number(statusLine.split(' ')[1]), headers, text })
     rest = rest.slice(bodyEnd)
   }
 }
@@ -54,14 +55,19 @@ function answersIn(received: string): RawAnswer[] {
 export interface OrderBytes {
   key?: string
   body?: string
-  /** how the body is framed, and other header lines */
+  /** header lines, by default the Content-Length */
   lines?: string[]
-  /** what comes after the headers, if not the body */
+  /** what follows the headers, by default the body */
   payload?: string
 }
 
-/** The bytes of a valid, signed order, or nearly. */
-export function orderBytes({ key, body = JSON.stringify(ORDER), lines, payload }: OrderBytes = {}) {
+/** Formats a signed request for an order, valid unless options break it. */
+export function formatOrder({
+  key,
+  body = JSON.stringify(ORDER),
+  lines,
+  payload,
+}: OrderBytes = {}) {
   return [
     'POST /orders HTTP/1.1',
     'Host: 127.0.0.1',

@@ -1,21 +1,22 @@
+/** The stores of a test file: a database and a Redis key space of its own. */
 import { randomUUID } from 'node:crypto'
 import { Redis } from 'ioredis'
 import postgres from 'postgres'
 import { afterAll, inject } from 'vitest'
 import { createDatabase, TEMPLATE } from './database.ts'
 
-// This module is loaded anew for every test file, and so are the stores in it: a file has a database
-// and a Redis key space of its own. They go with the servers that hold them.
+// This module is loaded once for each test file, and so are the stores in it. They end with the servers
+// of the test run.
 
-/** Whether the tests have a Redis; without one, a loud line said so and the suites on it are left out. */
+/** Whether the tests have a Redis; without one, a message says so, and the suites on it are left out. */
 export const hasRedis = inject('redisUrl') !== ''
 
 /** A new database without any table. */
 export function createEmptyDatabase(): Promise<string> {
-  return createDatabase(inject('postgresUrl'), nameOfDatabase())
+  return createDatabase(inject('postgresUrl'), createDatabaseName())
 }
 
-/** The file's database, without any row in it: its URL and a client to look into it. */
+/** Empties the file's database. @returns its URL and a client */
 export async function emptyDatabase() {
   database ??= openDatabase()
   const { url, sql } = await database
@@ -23,7 +24,7 @@ export async function emptyDatabase() {
   return { url, sql }
 }
 
-/** The file's key space in Redis, without any key in it. */
+/** Empties the file's key space in Redis. */
 export async function emptyRedisSpace() {
   redisSpace ??= openRedisSpace()
   await redisSpace.flush()
@@ -34,11 +35,13 @@ let database: ReturnType<typeof openDatabase> | undefined
 let redisSpace: ReturnType<typeof openRedisSpace> | undefined
 
 async function openDatabase() {
-  const url = await createDatabase(inject('postgresUrl'), nameOfDatabase(), { template: TEMPLATE })
+  const url = await createDatabase(inject('postgresUrl'), createDatabaseName(), {
+    template: TEMPLATE,
+  })
   return { url, sql: postgres(url, { max: 2, onnotice: () => {} }) }
 }
 
-const nameOfDatabase = () => `test_${randomUUID().replaceAll('-', '')}`
+const createDatabaseName = () => `test_${randomUUID().replaceAll('-', '')}`
 
 function openRedisSpace() {
   const url = new URL(inject('redisUrl'))
@@ -47,7 +50,7 @@ function openRedisSpace() {
   const redis = new Redis(url.href)
 
   async function flush(): Promise<void> {
-    // KEYS and its answer bear the prefix, which the client puts before the keys of other commands.
+    // The client adds the prefix to the keys of most commands, but not to those of KEYS.
     for (const key of await redis.keys(`${prefix}*`)) await redis.del(key.slice(prefix.length))
   }
   return { url: url.href, redis, flush }

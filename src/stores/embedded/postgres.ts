@@ -155,7 +155,12 @@ async function stop(cluster: Cluster, lock: postgres.Sql): Promise<void> {
     // one that runs here now.
     const isOwner = await tryLock(lock).catch(() => false)
     // Still locked, so that no other service takes over a Postgres that is about to stop.
-    if (isOwner) await pgCtl(cluster, 'stop', '-m', 'fast')
+    if (isOwner) {
+      await pgCtl(cluster, 'stop', '-m', 'fast').catch((error) => {
+        // A backend can respond for a moment after its Postgres was killed.
+        if (isRunning(cluster)) throw error
+      })
+    }
   } finally {
     await lock.end({ timeout: 0 })
   }
@@ -191,6 +196,12 @@ function removeForeignPidFile(cluster: Cluster): void {
   const command = file && readCommandLine(file.pid)
   // Postgres runs with `-D <its directory>`.
   if (file && command !== undefined && !command.includes(cluster.data)) rmSync(file.path)
+}
+
+/** Whether the Postgres of the process id file runs. */
+function isRunning(cluster: Cluster): boolean {
+  const file = readPidFile(cluster)
+  return file !== undefined && readCommandLine(file.pid)?.includes(cluster.data) === true
 }
 
 function readCommandLine(pid: number): string | undefined {
