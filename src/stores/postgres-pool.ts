@@ -10,7 +10,8 @@ import {
   STATEMENT_TIMEOUT_MS,
 } from '../limits.ts'
 import { DatabaseUnavailableError, isUnavailable } from './database-unavailable.ts'
-import { CONNECTION_OPTIONS, getErrorCode, isConnectionLost } from './postgres-connection.ts'
+import { createClient, getErrorCode, isConnectionLost } from './postgres-connection.ts'
+import { parseDatabaseUrl } from './postgres-url.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -95,13 +96,15 @@ interface Waiter {
  * @param url `postgres://…`
  */
 export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresPool {
+  const target = parseDatabaseUrl(url)
   const connections = new Set<Connection>()
   const idle: Connection[] = []
   /** queries without a connection, oldest first */
   const waiters = new Set<Waiter>()
   let connecting = 0
   let hasFailedToConnect = false
-  let sendsStartupParameters = true
+  // A pooler refuses it, or would give it to the sessions of others.
+  let sendsStatementTimeout = !target.usesPooler
   let isClosing = false
   let isUp = true
   let pending = 0
@@ -204,7 +207,7 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
   /** @throws if the server does not respond, refuses us, or does not accept writes */
   async function connect(): Promise<Connection> {
     const connection: Connection = {
-      client: createClient(() => retire(connection)),
+      client: createPoolClient(() => retire(connection)),
       isRetired: false,
     }
     try {
@@ -215,24 +218,20 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
       return connection
     } catch (error) {
       retire(connection)
-      if (sendsStartupParameters && getErrorCode(error) === STARTUP_REFUSED) {
-        sendsStartupParameters = false
+      if (sendsStatementTimeout && getErrorCode(error) === STARTUP_REFUSED) {
+        sendsStatementTimeout = false
         return connect()
       }
       throw error
     }
   }
 
-  function createClient(onclose: () => void): postgres.Sql {
-    return postgres(url, {
-      ...CONNECTION_OPTIONS,
-      max: 1,
+  function createPoolClient(onclose: () => void): postgres.Sql {
+    // A statement that waits for a lock ends by itself, whatever happens to its connection.
+    const limit = sendsStatementTimeout && { statement_timeout: STATEMENT_TIMEOUT_MS }
+    return createClient(target, target.hosts[0], {
       onclose,
-      connection: {
-        application_name: 'order-once',
-        // A statement that waits for a lock ends by itself, whatever happens to its connection.
-        ...(sendsStartupParameters && { statement_timeout: STATEMENT_TIMEOUT_MS }),
-      },
+      connection: { ...target.startupParameters, ...limit },
     })
   }
 

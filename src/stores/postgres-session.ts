@@ -2,10 +2,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { DeadlineError, withDeadline } from '@order-once/idempotency/batching'
 import type { FastifyBaseLogger } from 'fastify'
-import postgres from 'postgres'
+import type postgres from 'postgres'
 import { QUERY_TIMEOUT_MS } from '../limits.ts'
 import { StartError } from '../start-error.ts'
-import { CONNECTION_OPTIONS, getErrorCode, urlWithoutCredentials } from './postgres-connection.ts'
+import { createClient, getErrorCode, urlWithoutCredentials } from './postgres-connection.ts'
+import { parseDatabaseUrl } from './postgres-url.ts'
 
 /** How long a database that was started together with the service may take to accept connections. */
 const START_TIMEOUT_MS = 15_000
@@ -95,7 +96,8 @@ export async function withDedicatedConnection<T>(
     onclose = () => reject(new SessionLostError('the connection to Postgres was lost'))
   })
   lost.catch(() => {}) // the session's own end closes the connection, too
-  const client = postgres(url, { max: 1, onclose, ...CONNECTION_OPTIONS })
+  const target = parseDatabaseUrl(url)
+  const client = createClient(target, target.hosts[0], { onclose })
   try {
     return await Promise.race([job(client), lost])
   } finally {
