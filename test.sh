@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 #
-# Checks the order service from outside, as a client meets it.
+# Checks the order service from outside, as a client uses it.
 #
-#   ./test.sh                                    starts a service of its own, checks and stops it
-#   BASE_URL=http://127.0.0.1:8080 ./test.sh     checks a service that runs already
+#   ./test.sh                                    starts a service, checks it and stops it
+#   BASE_URL=http://127.0.0.1:8080 ./test.sh     checks a running service
 #
-# The secret is HMAC_SECRET, or the one for development. A running service is checked within its
-# rate limit: with the default of 10 requests in a minute, that takes 4 to 6 minutes.
+# The secret is HMAC_SECRET, by default the development secret. A running service is checked within
+# its rate limit. With the default of 10 requests in a minute, that takes 4 to 6 minutes.
 #
-# Left out, because nobody outside can bring them about at will: 409 request-in-progress, 500 and
-# 503. Of the settings, MAX_BODY_BYTES and IDEMPOTENCY_MISMATCH_STATUS are taken to be the defaults.
+# Not checked, because a client cannot cause them at will: 409 request-in-progress, 500 and 503.
+# MAX_BODY_BYTES and IDEMPOTENCY_MISMATCH_STATUS must have their defaults.
 
 set -u
-export LC_ALL=C # bytes are compared, and `tr` refuses none
+export LC_ALL=C # compares bytes, and lets `tr` accept any byte
 
 root=$(CDPATH= cd "$(dirname "$0")" && pwd)
 secret=${HMAC_SECRET:-super-secret-key}
@@ -28,13 +28,13 @@ give_up() {
 }
 
 needs() {
-  command -v "$1" >/dev/null || give_up "$1 is needed and was not found"
+  command -v "$1" >/dev/null || give_up "$1 was not found: install it"
 }
 
-# --- a service of its own -----------------------------------------------------------------------
+# --- the service to check -----------------------------------------------------------------------
 
 finish() {
-  trap '' INT TERM HUP # a second Ctrl-C would leave the service behind
+  trap '' INT TERM HUP # a second Ctrl-C would leave the service running
   if [ -n "$service" ]; then
     kill "$service" 2>/dev/null
     wait "$service" 2>/dev/null
@@ -51,7 +51,7 @@ start_service() {
   echo 'Building and starting a service to check.'
   (cd "$root" && npm run --silent build) || give_up 'the build failed'
 
-  # The program itself: what a version manager calls node may not pass our signals on.
+  # The program itself: the `node` of a version manager may not pass signals on.
   local node port
   node=$(node -p process.execPath)
   port=$("$node" -e '
@@ -61,20 +61,20 @@ start_service() {
     })')
   base_url=http://127.0.0.1:$port
   mkdir "$tmp/service"
-  chmod 711 "$tmp" # for root, another user runs the database in there
-  cd "$tmp/service" || exit 1 # where no .env is read
+  chmod 711 "$tmp" # for root: the database runs as another user and must reach its files here
+  cd "$tmp/service" || exit 1 # a folder without .env
 
-  # In a process group of its own, so that Ctrl-C reaches only us, and we stop it in order. The
-  # window is long enough to exceed the limit in it on a slow machine, and else short for patience.
+  # In a separate process group, so that Ctrl-C reaches only this script, which stops the service.
+  # A window of 5 s allows exceeding the limit on a slow machine, and makes the pauses short.
   set -m
   env -i PATH="$PATH" STORES=embedded DATA_DIR=data PORT="$port" HMAC_SECRET="$secret" \
-    RATE_LIMIT_WINDOW_SECONDS=5 "$node" "$root/dist/server.js" \
+    RATE_LIMIT_WINDOW_SECONDS=5 "$node" "$root/dist/main.js" serve \
     </dev/null >"$tmp/log" 2>&1 &
   service=$!
   set +m
 
   local deadline=$((SECONDS + 60))
-  until answers; do
+  until is_up; do
     if ! kill -0 "$service" 2>/dev/null || [ "$SECONDS" -ge "$deadline" ]; then
       tail -n 20 "$tmp/log" >&2
       give_up 'the service did not start; the last lines of its log are above'
@@ -83,14 +83,14 @@ start_service() {
   done
 }
 
-answers() { http "$base_url/" -o /dev/null 2>/dev/null; }
+is_up() { http "$base_url/" -o /dev/null 2>/dev/null; }
 
 # --- requests -----------------------------------------------------------------------------------
 
-# -q: what a person has in ~/.curlrc would change what is sent.
+# -q: a ~/.curlrc would change what is sent.
 http() { curl -q -sS --noproxy localhost,127.0.0.1 --max-time 60 "$@"; }
 
-# Sends a request; its answer is in $status, $body and the file $tmp/headers.
+# Sends a request. Its response is in $status, $body and the file $tmp/headers.
 exchange() {
   local path=$1
   shift
@@ -100,7 +100,7 @@ exchange() {
   body=$(cat "$tmp/body")
 }
 
-# An unsigned POST /orders of exactly these bytes. Further options of curl may follow them.
+# post <bytes> [options of curl]: sends exactly these bytes to POST /orders, unsigned.
 post() {
   local bytes=$1
   shift
@@ -109,14 +109,14 @@ post() {
     -H "Content-Type: ${media_type:-application/json}" -H Expect: "$@"
 }
 
-# A signed one, even beyond the rate limit.
+# Sends them signed, once.
 post_once() {
   post "$@" -H "X-Signature: $(sign "$1")"
   remaining=$(header X-RateLimit-Remaining)
   reset=$(header X-RateLimit-Reset)
 }
 
-# A signed one, as soon as the rate limit lets it pass.
+# Sends them signed, again after each 429.
 post_signed() {
   post_once "$@"
   while [ "$status" = 429 ]; do
@@ -125,7 +125,7 @@ post_signed() {
   done
 }
 
-# order <key> <bytes>
+# order <key> <bytes>: sends them signed, with an idempotency key.
 order() { post_signed "$2" -H "Idempotency-Key: $1"; }
 
 sign() {
@@ -140,14 +140,14 @@ pause() {
 
 new_key() { echo "test-$(openssl rand -hex 12)"; }
 
-# --- what came ----------------------------------------------------------------------------------
+# --- responses ----------------------------------------------------------------------------------
 
 header() { tr -d '\r' <"$tmp/headers" | grep -i "^$1:" | sed 's/^[^:]*: *//'; }
 
-# The value of a member that is a plain string or a number.
+# Prints the value of a member that is a plain string or a number.
 member() { printf '%s\n' "$body" | sed -n "s/.*\"$1\":\"\{0,1\}\([^\",}]*\).*/\1/p"; }
 
-# Those of these headers that are not there with a whole number.
+# Prints those of the named headers that are not a whole number.
 unnumbered() {
   local name
   for name; do
@@ -155,21 +155,21 @@ unnumbered() {
   done
 }
 
-# The fields that an invalid-body names, in alphabetical order.
+# Prints the fields that an invalid-body names, in alphabetical order.
 fields() {
   local names
   names=$(printf '%s\n' "$body" | grep -o '"field":"[^"]*"' | cut -d '"' -f 4 | sort)
   echo $names
 }
 
-# The answer without what is new in each order: its id and its time.
+# Prints the response without what differs in each order: its id and its time.
 pattern() {
   printf '%s\n' "$status $body" | sed -E \
     -e 's/"id":"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"/"id":"<uuid>"/' \
     -e 's/"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z"/"<time>"/'
 }
 
-# created <key> <members as the client sent them>
+# created <key> <members as the client sent them>: prints the expected pattern of a 201.
 created() {
   printf '201 {"order":{"id":"<uuid>",%s,"idempotency_key":"%s","created_at":"<time>"}}' "$2" "$1"
 }
@@ -178,14 +178,14 @@ created() {
 
 section() { printf '\n%s\n' "$1"; }
 
-# check <sentence> <expected> <what came>
+# check <sentence> <expected> <received>
 check() {
   if [ "$2" = "$3" ]; then
     passed=$((passed + 1))
     echo "ok   - $1"
   else
     failed=$((failed + 1))
-    printf 'FAIL - %s\n       expected: %s\n       came:     %s\n' "$1" "$2" "$3"
+    printf 'FAIL - %s\n       expected: %s\n       received: %s\n' "$1" "$2" "$3"
   fi
 }
 
@@ -194,13 +194,13 @@ skip() {
   echo "SKIP - $1"
 }
 
-# refused <sentence> <status> <code>: the last answer is this problem document.
+# refused <sentence> <status> <code>: checks that the last response is this problem document.
 refused() {
   check "$1: $2 $3" "$2 application/problem+json /problems/$3 $2 $3" \
     "$status $(header Content-Type | sed 's/;.*//') $(member type) $(member status) $(member code)"
 }
 
-# invalid <sentence> <fields to be named> <bytes>
+# invalid <sentence> <expected fields> <bytes>: sends an order, and checks that it is invalid.
 invalid() {
   order "$(new_key)" "$3"
   check "$1: 400 invalid-body" \
@@ -208,7 +208,7 @@ invalid() {
     "$status $(header Content-Type | sed 's/;.*//') $(member code), naming $(fields)"
 }
 
-# replays <sentence> <file>: the last answer is the one in the file, and marked as a replay.
+# replays <sentence> <file>: checks that the last response is a replay of the one in the file.
 replays() {
   local bytes='other bytes'
   if cmp -s "$2" "$tmp/body"; then bytes='the same bytes'; fi
@@ -217,7 +217,7 @@ replays() {
     "$status $(header Content-Type), $bytes, replayed: $(header Idempotency-Replayed)"
 }
 
-# --- the checks, in an order that saves waiting -------------------------------------------------
+# --- the checks, in an order that needs few pauses ----------------------------------------------
 
 needs curl
 needs openssl
@@ -229,8 +229,8 @@ tmp=$(mktemp -d) || give_up 'no temporary folder could be made'
 
 if [ -z "$base_url" ]; then
   start_service
-elif ! answers; then
-  give_up "nothing answers at $base_url"
+elif ! is_up; then
+  give_up "$base_url does not respond: start the service there, or unset BASE_URL"
 fi
 echo "Checking the service at $base_url."
 
@@ -242,16 +242,16 @@ section 'The rate limit'
 
 post_signed '{}'
 if [ "$status" = 401 ]; then
-  echo 'The service refuses our signature: is HMAC_SECRET the secret that it was started with?'
+  echo 'The service refuses the signature. Set HMAC_SECRET to the secret of the service.'
 fi
 limit=$(header X-RateLimit-Limit)
-check 'a signed answer carries the rate-limit headers' '' \
+check 'a response to a signed request has the rate-limit headers' '' \
   "$(unnumbered X-RateLimit-Limit X-RateLimit-Remaining X-RateLimit-Reset)"
 limit=${limit:-0}
 if [ "$limit" -gt 50 ]; then
-  skip "one request too many: the limit of $limit is too high to reach it here"
+  skip "the rate limit: $limit requests are too many to send here"
 elif [ "$limit" -gt 0 ]; then
-  if [ "$remaining" != $((limit - 1)) ]; then # the window had begun before
+  if [ "$remaining" != $((limit - 1)) ]; then # the window began before this script
     pause "$reset"
     post_signed '{}'
   fi
@@ -260,25 +260,25 @@ elif [ "$limit" -gt 0 ]; then
     post_once '{}'
     sent=$((sent + 1))
   done
-  check "$limit requests may pass in a window, then none remains" \
+  check "$limit requests are allowed in a window, then none remains" \
     "sent $limit, the last: 400, 0 remain" "sent $sent, the last: $status, $remaining remain"
   post_once "$book" -H "Idempotency-Key: $key"
-  refused 'one request too many' 429 rate-limit-exceeded
-  check 'the refusal says when to come back' '' "$(unnumbered Retry-After)"
+  refused 'one more request' 429 rate-limit-exceeded
+  check 'the refusal has Retry-After' '' "$(unnumbered Retry-After)"
   post "$book"
-  refused 'an unsigned request is refused as such even then' 401 signature-missing
+  refused 'an unsigned request gets 401 beyond the limit too' 401 signature-missing
 fi
 
 section 'A new order and its repeats'
 
 order "$key" "{$members,\"colour\":\"red\"}"
-refused 'an unknown member' 400 invalid-body
-check 'it is named' colour "$(fields)"
+refused 'an order with an unknown member' 400 invalid-body
+check 'the refusal names the member' colour "$(fields)"
 
 order "$key" "$book"
-check 'a new order is created, under the key that was refused before: 201' \
+check 'the same key with a corrected body creates the order: 201' \
   "$(created "$key" "$members")" "$(pattern)"
-check 'a first answer is JSON, without Idempotency-Replayed' \
+check 'a first response is JSON, without Idempotency-Replayed' \
   'application/json; charset=utf-8, replayed: ' \
   "$(header Content-Type), replayed: $(header Idempotency-Replayed)"
 cp "$tmp/body" "$tmp/first"
@@ -289,18 +289,18 @@ replays 'a repeat' "$tmp/first"
 order "$key" '{"user_id":"user-1","item":"book","amount":501}'
 refused 'the same key with another body' 409 idempotency-key-reused
 
-# Padded to 64 KiB, the most that is allowed.
+# Padded to 64 KiB, the largest allowed size.
 order "$key" "$(printf '%-65536s' '{ "amount": 5e2, "item": "\u0062ook", "user_id": "user-1" }')"
-replays 'after that, a repeat with other member order, white space and spelling' "$tmp/first"
+replays 'a repeat with another order of members, other white space and other escapes' "$tmp/first"
 
 hex=A-F order "\"$key\"" "$book"
-replays 'a repeat with the key in quotes and the signature in capitals' "$tmp/first"
+replays 'a repeat with the key in quotes and the signature in upper case' "$tmp/first"
 
 section 'Bodies'
 
 key=$(new_key)
 order "$key" '{"user_id":"Zoë 你好","item":"📚 \"l’été\" \\ \n","amount":0.1}'
-check 'Unicode, and an amount of 0.1, come back as they were sent: 201' \
+check 'Unicode and an amount of 0.1 are returned unchanged: 201' \
   "$(created "$key" '"user_id":"Zoë 你好","item":"📚 \"l’été\" \\ \n","amount":0.1')" "$(pattern)"
 
 text=$(printf '%255s' '' | tr ' ' x)
@@ -311,7 +311,7 @@ check 'the longest key and text and the largest amount, 99999999999.9999: 201' \
 
 key="$(new_key)!#\$%&'()*+-./:;<=>?@[]^_\`{|}~"
 order "$key" '{"user_id":"user-1","item":"book","amount":1e2}'
-check 'every sign that a key may hold, and an amount of 1e2: 201' \
+check 'a key with every allowed punctuation mark, and an amount of 1e2: 201' \
   "$(created "$key" '"user_id":"user-1","item":"book","amount":100')" "$(pattern)"
 
 all='amount item user_id'
@@ -330,7 +330,7 @@ invalid 'a member __proto__' __proto__ "{$members,\"__proto__\":{\"amount\":1}}"
 media_type=text/plain order "$(new_key)" "$book"
 refused 'a body that is not application/json' 415 unsupported-media-type
 post_once "$(printf '%-65537s' "$book")" -H "Idempotency-Key: $(new_key)"
-refused 'a body of more than 64 KiB' 413 body-too-large
+refused 'a body larger than 64 KiB' 413 body-too-large
 
 section 'Keys'
 
@@ -348,48 +348,48 @@ for key in 'a b' 'a,b' 'a"b' 'a\b' 'clé'; do
   refused "the key $key" 400 idempotency-key-invalid
 done
 
-section 'Identical requests at once'
+section 'Identical concurrent requests'
 
-at_once=8
-if [ "$limit" -gt 0 ] && [ "$limit" -lt "$at_once" ]; then at_once=$limit; fi
-if [ "$at_once" -lt 2 ]; then
-  skip "requests at once: the limit of $limit lets no two pass"
+concurrent=8
+if [ "$limit" -gt 0 ] && [ "$limit" -lt "$concurrent" ]; then concurrent=$limit; fi
+if [ "$concurrent" -lt 2 ]; then
+  skip "concurrent requests: the rate limit of $limit allows fewer than two"
 else
-  if [ "${remaining:-0}" -lt "$at_once" ]; then pause "$reset"; fi
+  if [ "${remaining:-0}" -lt "$concurrent" ]; then pause "$reset"; fi
   key=$(new_key)
   signature=$(sign "$book")
-  racers=
-  for ((i = 1; i <= at_once; i++)); do
+  pids=
+  for ((i = 1; i <= concurrent; i++)); do
     (
-      tmp=$tmp/racer-$i
+      tmp=$tmp/request-$i
       mkdir "$tmp"
       post "$book" -H "Idempotency-Key: $key" -H "X-Signature: $signature"
       echo "$status,$(header Idempotency-Replayed),$body" >"$tmp/outcome"
     ) &
-    racers="$racers $!"
+    pids="$pids $!"
   done
-  wait $racers
-  cat "$tmp"/racer-*/outcome >"$tmp/outcomes"
+  wait $pids
+  cat "$tmp"/request-*/outcome >"$tmp/outcomes"
   grep '^201,' "$tmp/outcomes" | sed 's/^201,[^,]*,//' | sort -u | tr -d '\n' >"$tmp/first"
-  check "each of $at_once gets the order (201) or hears that it is at work (409)" "$at_once" \
+  check "each of $concurrent gets the order (201) or 409 request-in-progress" "$concurrent" \
     "$(grep -c -e '^201,' -e '^409,.*"code":"request-in-progress"' "$tmp/outcomes")"
-  check 'exactly one of them is a first answer' 1 "$(grep -c '^201,,' "$tmp/outcomes")"
+  check 'exactly one of them is a first response' 1 "$(grep -c '^201,,' "$tmp/outcomes")"
   order "$key" "$book"
-  replays 'a repeat, and all that got the order' "$tmp/first"
+  replays 'a repeat has the body that all of them got' "$tmp/first"
 fi
 
-section 'Requests without a right signature'
+section 'Requests without a valid signature'
 
 post "$book"
 refused 'no signature' 401 signature-missing
-check 'it is asked for' 'HMAC-SHA256 header="X-Signature"' "$(header WWW-Authenticate)"
+check 'the refusal has WWW-Authenticate' 'HMAC-SHA256 header="X-Signature"' "$(header WWW-Authenticate)"
 post "$book" -H "X-Signature: $(sign "$book ")"
 refused 'the signature of another body' 401 signature-invalid
-check 'a right one is asked for' 'HMAC-SHA256 header="X-Signature"' "$(header WWW-Authenticate)"
+check 'the refusal has WWW-Authenticate' 'HMAC-SHA256 header="X-Signature"' "$(header WWW-Authenticate)"
 post "$book" -H 'X-Signature: 12ab'
-refused 'a signature that is none' 401 signature-invalid
+refused 'a signature that is not 64 hex digits' 401 signature-invalid
 post '{bad' -H "X-Signature: $(sign "$book")" -H 'Idempotency-Key;'
-refused 'a wrong signature on a wrong body with a wrong key' 401 signature-invalid
+refused 'a wrong signature of a malformed body with an empty key' 401 signature-invalid
 
 section 'Other paths and methods'
 
@@ -397,7 +397,7 @@ exchange /nothing
 refused 'an unknown path' 404 not-found
 exchange /orders
 refused 'GET /orders' 405 method-not-allowed
-check 'what is allowed is told' POST "$(header Allow)"
+check 'the refusal has Allow' POST "$(header Allow)"
 exchange /problems/none
 refused 'a problem that does not exist' 404 not-found
 for code in idempotency-key-missing idempotency-key-invalid idempotency-key-reused invalid-body \
@@ -406,7 +406,7 @@ for code in idempotency-key-missing idempotency-key-invalid idempotency-key-reus
   exchange "/problems/$code"
   json="$status $(header Content-Type) $(member code)"
   exchange "/problems/$code" -H 'Accept: text/html,*/*'
-  check "$code is explained, as JSON and as a page" \
+  check "/problems/$code explains it, as JSON and as a page" \
     "200 application/json; charset=utf-8 $code, 200 text/html; charset=utf-8 $code" \
     "$json, $status $(header Content-Type) $(printf '%s\n' "$body" | sed -n 's/.*<title>[0-9]* \(.*\)<.*/\1/p')"
 done

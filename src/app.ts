@@ -21,7 +21,7 @@ import { metricsRoute } from './observability/metrics-route.ts'
 import { storeMetrics } from './observability/store-metrics.ts'
 import { type OrdersRepository, ordersRepository } from './orders/repository.ts'
 import { fingerprintOrder, orderRoutes, recoverResponse } from './orders/routes.ts'
-import { maxDecimalsKeyword } from './orders/schema.ts'
+import { maxDecimalsKeyword, NewOrder } from './orders/schema.ts'
 import { rateLimit, rateLimitCounters } from './rate-limit/rate-limit.ts'
 import { getTracesEnvironment, type Settings } from './settings.ts'
 import { signature } from './signature/signature.ts'
@@ -111,7 +111,7 @@ export async function buildApp(
     await app.register(schemaCompilers, { keywords: [maxDecimalsKeyword] })
 
     // What needs no signature.
-    await app.register(docs, { settings })
+    await app.register(docs, { settings, orderSchema: NewOrder })
     await app.register(health)
     if (settings.metricsPort === undefined) {
       await app.register(metricsRoute, { readMetrics: app.metrics.read })

@@ -1,19 +1,19 @@
-// Idempotency for another Fastify application: refunds, for several merchants, that happen once.
+// Idempotency in another Fastify application: each refund of several merchants happens once.
 // Run it with `npm run build && node docs/examples/refunds.js`.
 
+import { createMemoryStore, errorHandler, idempotency } from '@order-once/idempotency'
 import Fastify from 'fastify'
-import { createMemoryStore, errorHandler, idempotency } from 'order-once/idempotency'
 
 const app = Fastify()
-await app.register(errorHandler) // answers refusals as problem documents (RFC 9457)
+await app.register(errorHandler) // sends refusals as problem documents (RFC 9457)
 
 await app.register(async (protectedRoutes) => {
   await protectedRoutes.register(idempotency, {
-    // One process; createRedisStore(ioredis, …) or createPostgresStore(drizzle, …) for several.
+    // For one process. For several: createRedisStore(ioredis, …) or createPostgresStore(runQuery, …).
     store: createMemoryStore({ leaseMs: 30_000, ttlMs: 86_400_000 }),
     // Two merchants may choose the same key.
     scope: (request) => String(request.headers['x-merchant'] ?? ''),
-    // A duplicate waits up to two seconds for the request ahead of it.
+    // A duplicate waits up to two seconds for the first request.
     waitMs: 2_000,
   })
 

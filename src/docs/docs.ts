@@ -6,40 +6,34 @@ import { fastifyPlugin } from 'fastify-plugin'
 import { DEVELOPMENT_SECRET } from '../development-secret.ts'
 import type { Settings } from '../settings.ts'
 import { apiReference } from './api-reference.ts'
+import { SCRIPT_PAGE_POLICY } from './content-security-policy.ts'
 import { frontPage } from './front-page.ts'
 import { openApi } from './open-api.ts'
 import { assets } from './pages.ts'
 import { problemPages } from './problem-pages.ts'
 import { describeStores } from './stores-in-use.ts'
 
-const CONTENT_SECURITY_POLICY = {
-  useDefaults: false,
-  directives: {
-    defaultSrc: ["'none'"],
-    scriptSrc: ["'self'"],
-    styleSrc: ["'self'"],
-    imgSrc: ["'self'", 'data:'], // the icons in the style of Swagger UI are data
-    connectSrc: ["'self'"],
-    baseUri: ["'none'"],
-    formAction: ["'none'"], // no form can send the secret, whatever happens
-    frameAncestors: ["'none'"],
-  },
+export interface DocsOptions {
+  settings: Settings
+  /** of the body of an order */
+  orderSchema: object
 }
 
 /** Register it before the routes that the OpenAPI document describes. */
 export const docs = fastifyPlugin(
-  async (app, { settings }: { settings: Settings }) => {
+  async (app, { settings, orderSchema }: DocsOptions) => {
     if (settings.docs === 'on') await app.register(openApi)
     await app.register(async (pages) => {
       await pages.register(accepts)
       await pages.register(compress, { encodings: ['br', 'gzip'], globalDecompression: false })
-      await pages.register(helmet, { contentSecurityPolicy: CONTENT_SECURITY_POLICY })
+      await pages.register(helmet, { contentSecurityPolicy: SCRIPT_PAGE_POLICY })
       await pages.register(assets)
       await pages.register(problemPages)
       if (settings.docs === 'off') return
       const knownSecret = settings.hmacSecrets.find((secret) => secret === DEVELOPMENT_SECRET)
       await pages.register(apiReference, { knownSecret })
       await pages.register(frontPage, {
+        orderSchema,
         knownSecret,
         stores: describeStores(settings, app.stores),
         hasMetrics: settings.metricsPort === undefined,

@@ -1,12 +1,13 @@
 /** `GET /`: what the service is, as a page with a form that sends an order, or as JSON. */
 import { MAX_KEY_LENGTH } from '@order-once/idempotency'
 import type { FastifyPluginAsync } from 'fastify'
-import { NewOrder } from '../orders/schema.ts'
 import { APPLICATION } from './application.ts'
 import { sendPage, wantsPage } from './pages.ts'
 import type { StoresInUse } from './stores-in-use.ts'
 
 export interface FrontPageOptions {
+  /** of the body of an order: the form has its limits and its example */
+  orderSchema: object
   /** a published secret, which the page names */
   knownSecret: string | undefined
   stores: StoresInUse
@@ -16,7 +17,7 @@ export interface FrontPageOptions {
 
 export const frontPage: FastifyPluginAsync<FrontPageOptions> = async (
   app,
-  { knownSecret, stores, hasMetrics },
+  { orderSchema, knownSecret, stores, hasMetrics },
 ) => {
   const { name, description } = APPLICATION
   const links = {
@@ -25,8 +26,7 @@ export const frontPage: FastifyPluginAsync<FrontPageOptions> = async (
     health: '/health/ready',
     ...(hasMetrics && { metrics: '/metrics' }),
   }
-  // The form has the limits and the example of the schema.
-  const page = { knownSecret, stores, links, order: NewOrder, maxKeyLength: MAX_KEY_LENGTH }
+  const page = { knownSecret, stores, links, order: orderSchema, maxKeyLength: MAX_KEY_LENGTH }
   app.get('/', (request, reply) =>
     wantsPage(request, reply)
       ? sendPage(reply, 'front-page', page)

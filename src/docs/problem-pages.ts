@@ -8,19 +8,8 @@ import {
   type ProblemCode,
   problems,
 } from '../http/problems.ts'
+import { TEXT_PAGE_POLICY } from './content-security-policy.ts'
 import { sendPage, wantsPage } from './pages.ts'
-
-/** These pages are text: no script. */
-const CONTENT_SECURITY_POLICY = {
-  useDefaults: false,
-  directives: {
-    defaultSrc: ["'none'"],
-    styleSrc: ["'self'"],
-    baseUri: ["'none'"],
-    formAction: ["'none'"],
-    frameAncestors: ["'none'"],
-  },
-}
 
 const SCHEMA = {
   operationId: 'explainProblem',
@@ -43,7 +32,7 @@ const SCHEMA = {
 }
 
 export const problemPages: FastifyPluginAsync = async (app) => {
-  const options = { schema: SCHEMA, helmet: { contentSecurityPolicy: CONTENT_SECURITY_POLICY } }
+  const options = { schema: SCHEMA, helmet: { contentSecurityPolicy: TEXT_PAGE_POLICY } }
   app.get<{ Params: { code: string } }>('/problems/:code', options, async (request, reply) => {
     const { code } = request.params
     if (!isProblemCode(code)) throw problems.notFound(`${PROBLEMS_PATH}${code}`)

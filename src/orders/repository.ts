@@ -4,7 +4,7 @@ import { Batcher, ConcurrencyLimit } from '@order-once/idempotency/batching'
 import { fastifyPlugin } from 'fastify-plugin'
 import postgres from 'postgres'
 import type { PostgresPool } from '../stores/postgres-pool.ts'
-import { FIELD_NAMES, NewOrder } from './schema.ts'
+import { FIELD_NAMES, NewOrder, type Order } from './schema.ts'
 import { orders } from './table.ts'
 import { traceOrders } from './trace-repository.ts'
 
@@ -12,14 +12,6 @@ declare module 'fastify' {
   interface FastifyInstance {
     orders: OrdersRepository
   }
-}
-
-/** An order as the table keeps it; `created_at` in ms since 1970. */
-export type Order = NewOrder & {
-  id: string
-  idempotency_key: string
-  request_fingerprint: string
-  created_at: number
 }
 
 /** An order to insert: its fields, its key and the fingerprint of its request. */

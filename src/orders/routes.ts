@@ -5,8 +5,7 @@ import type { FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { createOrderSchema } from './openapi.ts'
 import type { OrdersRepository } from './repository.ts'
-import { buildResponse } from './response.ts'
-import { canonicalizeOrder, type NewOrder } from './schema.ts'
+import { buildResponse, canonicalizeOrder, type NewOrder } from './schema.ts'
 
 const routes: FastifyPluginAsyncTypebox<{
   /** of a key that is sent with another body, for the OpenAPI document */

@@ -1,4 +1,5 @@
-/** The fields of an order: everything else about them follows from here. */
+/** The fields of an order; its canonical form and its response follow from them. */
+import type { StoredResponse } from '@order-once/idempotency'
 import Type, { type Static } from 'typebox'
 
 /** 15 significant digits, as many as a double carries exactly; the column is `numeric(15,4)`. */
@@ -33,7 +34,7 @@ export const NewOrder = Type.Object(
   },
   {
     additionalProperties: false,
-    description: 'a JSON object with exactly user_id, item and amount',
+    description: 'a JSON object with the members of an order',
     examples: [{ user_id: 'user-1', item: 'book', amount: 500 }],
   },
 )
@@ -54,6 +55,27 @@ const SORTED_FIELD_NAMES = FIELD_NAMES.toSorted()
  */
 export function canonicalizeOrder(order: NewOrder): string {
   return JSON.stringify(order, SORTED_FIELD_NAMES)
+}
+
+/** An order as the table keeps it; `created_at` in ms since 1970. */
+export type Order = NewOrder & {
+  id: string
+  idempotency_key: string
+  request_fingerprint: string
+  created_at: number
+}
+
+/** Builds the response to an order: a pure function of its row, so every repeat gets the same bytes. */
+export function buildResponse(order: Order): StoredResponse {
+  const body: Record<string, unknown> = { id: order.id }
+  for (const name of FIELD_NAMES) body[name] = order[name]
+  body.idempotency_key = order.idempotency_key
+  body.created_at = new Date(order.created_at).toISOString()
+  return {
+    statusCode: 201,
+    headers: { 'content-type': 'application/json; charset=utf-8' },
+    body: JSON.stringify({ order: body }),
+  }
 }
 
 /** The Ajv keyword `maxDecimals`: how many decimals a number may have. */

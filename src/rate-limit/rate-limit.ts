@@ -1,12 +1,20 @@
 /** Limits how many requests a client may send, and how many wrong signatures. */
-import fastifyRateLimit from '@fastify/rate-limit'
+import { isIP, type Socket } from 'node:net'
+import fastifyRateLimit, {
+  type FastifyRateLimitStore,
+  type FastifyRateLimitStoreCtor,
+  normalizeIP,
+} from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { problems } from '../http/problems.ts'
-import { identifyClient } from './client.ts'
-import { createCounterStore, type IncrementCounter } from './counter-store.ts'
-import { createMemoryCounter, fallBackToMemory } from './memory-counter.ts'
-import { createRedisCounter } from './redis-counter.ts'
+import {
+  createMemoryCounters,
+  fallBackToMemory,
+  type IncrementCounter,
+  type WindowCount,
+} from './counters.ts'
+import { createRedisCounters } from './redis-counters.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -37,12 +45,12 @@ const FAILURES_PREFIX = 'signature-failures:'
  */
 export const rateLimitCounters = fastifyPlugin(
   async (app, { windowMs, maxSignatureFailures }: RateLimitOptions) => {
-    const countFailure = createMemoryCounter(windowMs)
-    const countRequest = createRequestCounter(app, windowMs)
+    const countFailure = createMemoryCounters(windowMs)
+    const countRequest = createRequestCounters(app, windowMs)
     await app.register(fastifyRateLimit, {
       global: false,
       timeWindow: windowMs,
-      store: createCounterStore((name, max) =>
+      store: createStore((name, max) =>
         name.startsWith(FAILURES_PREFIX) ? countFailure(name) : countRequest(name, max),
       ),
     })
@@ -60,12 +68,6 @@ export const rateLimitCounters = fastifyPlugin(
   },
   { name: 'rate-limit-counters', dependencies: ['redis'] },
 )
-
-function createRequestCounter({ redis }: FastifyInstance, windowMs: number): IncrementCounter {
-  if (redis === undefined) return createMemoryCounter(windowMs)
-  const { client, limit, runCall } = redis
-  return fallBackToMemory(createRedisCounter(client, { windowMs, limit, runCall }), windowMs)
-}
 
 /** Refuses requests of a client beyond its limit in a fixed window. */
 export const rateLimit = fastifyPlugin(
@@ -89,3 +91,57 @@ export const rateLimit = fastifyPlugin(
   },
   { name: 'rate-limit', dependencies: ['metrics', 'rate-limit-counters', 'signature'] },
 )
+
+function createRequestCounters({ redis }: FastifyInstance, windowMs: number): IncrementCounter {
+  if (redis === undefined) return createMemoryCounters(windowMs)
+  const { client, limit, runCall } = redis
+  return fallBackToMemory(createRedisCounters(client, { windowMs, limit, runCall }), windowMs)
+}
+
+/**
+ * Creates the class that the package constructs: one store for all its limits. (Its own store in memory
+ * gives all requests of one turn of the event loop the last count: none of fifteen would pass a limit of
+ * ten.)
+ */
+function createStore(increment: IncrementCounter): FastifyRateLimitStoreCtor {
+  return class CounterStore implements FastifyRateLimitStore {
+    incr(
+      name: string,
+      callback: Parameters<FastifyRateLimitStore['incr']>[1],
+      _windowMs: number,
+      max: number,
+    ): void {
+      const succeed = ({ count, ttlMs }: WindowCount) =>
+        callback(null, { current: count, ttl: ttlMs })
+      const window = increment(name, max)
+      if (window instanceof Promise) window.then(succeed, callback)
+      else succeed(window)
+    }
+
+    /** The package asks for one store a limit; the counters of all limits have different names. */
+    child(): CounterStore {
+      return this
+    }
+  }
+}
+
+/** The last client of each open connection. */
+const lastClients = new WeakMap<Socket, { ip: string; client: string }>()
+
+/**
+ * Returns who a request comes from: its IPv4 address or its IPv6 /64 network, which is the same for most
+ * requests on a connection.
+ */
+function identifyClient({ ip, socket }: FastifyRequest): string {
+  const last = lastClients.get(socket)
+  if (last?.ip === ip) return last.client
+  const client = parseClient(ip, socket)
+  lastClients.set(socket, { ip, client })
+  return client
+}
+
+/** Some proxies append the client's port, and a client can send them anything. */
+function parseClient(ip: string, socket: Socket): string {
+  const address = ip.replace(/^\[(.*)\](:\d+)?$/, '$1').replace(/^([\d.]+):\d+$/, '$1')
+  return normalizeIP(isIP(address) ? address : (socket.remoteAddress ?? ''))
+}

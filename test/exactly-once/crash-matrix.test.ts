@@ -25,12 +25,12 @@ interface Scene {
 const STEPS = {
   'claimed, not inserted': async () => {},
   'inserted, not sent': async ({ postgres, unblockInsert, countRows }) => {
-    postgres.hush()
+    postgres.silence()
     await unblockInsert()
     await until(async () => (await countRows()) === 1)
   },
   'sent, not stored': async ({ redis, unblockInsert, first, readRecord }) => {
-    redis.hush()
+    redis.silence()
     await unblockInsert()
     expect((await first)?.status).toBe(201)
     expect(await readRecord()).toContain('in_flight')
@@ -45,10 +45,10 @@ const STEPS = {
 const FAULTS = {
   'the instance is killed': async ({ instance }) => void (await instance.stop('SIGKILL')),
   'Redis loses its data and connections': async ({ redis, deleteRecords }) => {
-    redis.cutAll()
+    redis.resetAll()
     await deleteRecords()
   },
-  'the connections to Postgres are lost': async ({ postgres }) => postgres.cutAll(),
+  'the connections to Postgres are lost': async ({ postgres }) => postgres.resetAll(),
 } satisfies Record<string, (scene: Scene) => Promise<void>>
 
 const LOST = 'no response: the connection is lost'
@@ -77,8 +77,8 @@ describe.runIf(hasRedis)('an order is created once, and its retry gets it', () =
     const { scene, other, readOrderIds } = await stage(key)
     await STEPS[step](scene)
     await FAULTS[fault](scene)
-    scene.postgres.speak()
-    scene.redis.speak()
+    scene.postgres.resume()
+    scene.redis.resume()
     await scene.unblockInsert()
 
     const first = await scene.first

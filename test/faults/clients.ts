@@ -1,166 +1,146 @@
+/** Clients that send orders, repeat them, and record every request with its result. */
 import { once, setMaxListeners } from 'node:events'
 import { Agent, type IncomingMessage } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { open } from '../support/client.ts'
-import { count, type Journal, type SentOrder, TIMED_OUT } from './journal.ts'
-import { createRandom, integerBetween, oneOf, type Random } from './random.ts'
+import type { Exchange } from './history.ts'
+import { createRandom, pickInteger, pickOne, type Random, type Range } from './random.ts'
 
 const CLIENTS = 24
 
-/** As long as an instance takes to end; nobody would wait longer for an order. */
+/** More than the service takes at most: three queries of 3 s. */
 const CLIENT_TIMEOUT_MS = 10_000
 
-/** Between two tries, in ms: short, for many tries within a fault. */
-const BACK_OFF: [number, number] = [20, 200]
+/** Short, for many attempts within a fault. */
+const RETRY_DELAY_MS: Range = [20, 200]
 
-/** Between two orders, in ms: some hundred orders a second, which leave the machine some air. */
-const THINKING: [number, number] = [0, 40]
+/** Some hundred orders a second, which leave the machine time for the rest. */
+const ORDER_INTERVAL_MS: Range = [0, 40]
 
-/** How often a try is sent twice at once, to two instances, as by a double click. */
+/** How often two requests are sent at once, to two instances, as by a double click. */
 const DOUBLE_SHARE = 0.15
-/** How often an order is followed by a repeat of an earlier one, or by another body under its key. */
+/** How often another body competes for the key from the start, or comes after the 201. */
+const RIVAL_BODY_SHARE = 0.1
+const LATER_BODY_SHARE = 0.1
+/** How often an order is followed by a repeat of an earlier one. */
 const REPEAT_SHARE = 0.2
-const CHANGED_SHARE = 0.1
+
+const ITEMS = ['book', 'tea', 'Ölkännchen “groß”', '\u2028 💶']
+
+export const TIMED_OUT = 'timed out'
 
 export interface Load {
-  journal: Journal
   ports: number[]
   seed: number
-  /** no new orders from now on */
+  /** Aborted: no new orders. */
   ending: AbortSignal
-  /** no tries at all */
-  broken: AbortSignal
+  /** Aborted: no further requests, though orders are unfinished. */
+  givingUp: AbortSignal
+}
+
+interface ClientOrder {
+  key: string
+  /** all that were sent, or will be, under this key; the first to be stored is the order */
+  bodies: string[]
+  attempts: number
 }
 
 /**
- * Sends orders until `ending`, each until it has got its 201, and then once more those that had to
- * be tried more than once.
+ * Sends orders until `ending`, each until it gets a 201, and at the end repeats those that needed
+ * several attempts.
  *
- * @throws when `broken` is aborted
+ * @returns all requests, in the order of their ends
  */
-export async function runClients(load: Load): Promise<void> {
+export async function runClients(load: Load): Promise<Exchange[]> {
   const agent = new Agent({ keepAlive: true })
-  setMaxListeners(CLIENTS + 10, load.broken) // Node's own limit, and one more for each client
-  try {
-    const all = Array.from({ length: CLIENTS }, (_, client) =>
-      createClient(load, agent, client, createRandom(load.seed + client)),
-    )
-    await Promise.all(all.map((client) => client.sendOrders()))
-    load.journal.allAnsweredAt = performance.now()
-    await Promise.all(all.map((client) => client.repeatTroubled()))
-  } finally {
-    agent.destroy()
-  }
+  setMaxListeners(CLIENTS + 1, load.givingUp) // each client waits for it
+  const exchanges: Exchange[] = []
+  const clients = Array.from({ length: CLIENTS }, (_, id) => runClient(load, id, agent, exchanges))
+  await Promise.all(clients)
+  agent.destroy()
+  return exchanges
 }
 
-function createClient(load: Load, agent: Agent, client: number, random: Random) {
-  const { journal, ports, seed, ending, broken } = load
-  const done: SentOrder[] = []
-  let turn = client
+async function runClient(
+  { ports, seed, ending, givingUp }: Load,
+  id: number,
+  agent: Agent,
+  exchanges: Exchange[],
+): Promise<void> {
+  const random = createRandom(seed + id)
+  const wait = (range: Range) =>
+    sleep(pickInteger(random, range), undefined, { signal: givingUp }).catch(() => {})
+  let requests = id
 
-  async function place(order: SentOrder): Promise<void> {
-    for (;;) {
-      const isDouble = random() < DOUBLE_SHARE
-      const tries = Array.from({ length: isDouble ? 2 : 1 }, () => tryOrder(order))
-      const answers = await Promise.all(tries)
-      if (answers.includes(true)) return
-      journal.retries++
-      await rest(BACK_OFF)
-    }
-  }
-
-  /** @returns whether the answer was 201 */
-  async function tryOrder(order: SentOrder): Promise<boolean> {
+  async function send(order: ClientOrder): Promise<Exchange> {
     order.attempts++
-    const answer = await exchange(order.key, order.body)
-    count(journal.results, answer.result)
-    if (answer.status !== 201) return false
-    order.bodies.add(answer.text)
-    if (answer.isReplay) order.replays++
-    else order.firstAnswers++
-    return true
+    const { key } = order
+    const body = pickOne(random, order.bodies)
+    const instance = requests++ % ports.length
+    const sentAt = performance.now()
+    const outcome = await sendRequest(ports[instance] as number, key, body, agent)
+    const exchange = { key, body, instance, sentAt, endedAt: performance.now(), ...outcome }
+    exchanges.push(exchange)
+    return exchange
   }
 
-  async function sendChanged({ key, input }: SentOrder): Promise<void> {
-    const body = JSON.stringify({ ...input, item: `another ${input.item}` })
-    const { result } = await exchange(key, body)
-    count(journal.changedResults, result)
-  }
-
-  async function exchange(key: string, body: string) {
-    const instance = turn++ % ports.length
-    const beganAt = performance.now()
-    const answer = await ask(ports[instance] as number, key, body, agent)
-    const endedAt = performance.now()
-    journal.exchanges.push({ instance, beganAt, endedAt, result: answer.result })
-    return answer
-  }
-
-  const rest = (range: [number, number]) =>
-    sleep(integerBetween(random, ...range), undefined, { signal: broken })
-
-  async function sendOrders(): Promise<void> {
-    for (let number = 0; !ending.aborted; number++) {
-      const input = {
-        user_id: `user-${client}`,
-        item: oneOf(random, ['book', 'tea', 'Ölkännchen “groß”', '\u2028 💶']),
-        amount: integerBetween(random, 1, 10_000_000) / 10_000,
-      }
-      const order: SentOrder = {
-        key: `${seed}-${client}-${number}`,
-        input,
-        body: JSON.stringify(input),
-        attempts: 0,
-        bodies: new Set(),
-        firstAnswers: 0,
-        replays: 0,
-      }
-      journal.orders.set(order.key, order)
-      await place(order)
-      done.push(order)
-      if (random() < REPEAT_SHARE) await tryOrder(oneOf(random, done))
-      if (random() < CHANGED_SHARE) await sendChanged(oneOf(random, done))
-      await rest(THINKING)
+  async function sendUntilCreated(order: ClientOrder): Promise<void> {
+    while (!givingUp.aborted) {
+      const isDouble = random() < DOUBLE_SHARE
+      const sent = await Promise.all(isDouble ? [send(order), send(order)] : [send(order)])
+      if (sent.some(({ created }) => created)) return
+      await wait(RETRY_DELAY_MS)
     }
   }
 
-  async function repeatTroubled(): Promise<void> {
-    for (const order of done) {
-      if (order.attempts > 1) await place(order)
+  const orders: ClientOrder[] = []
+  while (!ending.aborted) {
+    const order = {
+      key: `${seed}-${id}-${orders.length}`,
+      bodies: [createBody(random)],
+      attempts: 0,
     }
+    if (random() < RIVAL_BODY_SHARE) order.bodies.push(createBody(random))
+    orders.push(order)
+    await sendUntilCreated(order)
+    if (random() < LATER_BODY_SHARE) order.bodies.push(createBody(random))
+    if (random() < REPEAT_SHARE) await send(pickOne(random, orders))
+    await wait(ORDER_INTERVAL_MS)
   }
-
-  return { sendOrders, repeatTroubled }
+  for (const order of orders.filter(({ attempts }) => attempts > 1)) await sendUntilCreated(order)
 }
 
-interface ClientAnswer {
-  /** undefined: there was no answer */
-  status?: number | undefined
-  text: string
-  isReplay: boolean
-  result: string
+function createBody(random: Random): string {
+  const user_id = `user-${pickInteger(random, [1, 100])}`
+  const amount = pickInteger(random, [1, 10_000_000]) / 10_000
+  return JSON.stringify({ user_id, item: pickOne(random, ITEMS), amount })
 }
 
-/** One request, by the time-out of a client. */
-async function ask(port: number, key: string, body: string, agent: Agent): Promise<ClientAnswer> {
-  const outgoing = open(port, { key, body, agent })
-  const timer = setTimeout(() => outgoing.destroy(new Error(TIMED_OUT)), CLIENT_TIMEOUT_MS)
+/** Sends one request and reads its response, for at most `CLIENT_TIMEOUT_MS`. */
+async function sendRequest(
+  port: number,
+  key: string,
+  body: string,
+  agent: Agent,
+): Promise<Pick<Exchange, 'result' | 'created'>> {
+  const request = open(port, { key, body, agent })
+  const timer = setTimeout(() => request.destroy(new Error(TIMED_OUT)), CLIENT_TIMEOUT_MS)
   try {
-    const [incoming] = (await once(outgoing, 'response')) as [IncomingMessage]
+    const [incoming] = (await once(request, 'response')) as [IncomingMessage]
     const text = Buffer.concat(await incoming.toArray()).toString()
-    const { statusCode: status, headers } = incoming
-    const code = status === 201 ? '' : ` ${codeIn(text)}`
+    const { statusCode, headers } = incoming
+    if (statusCode !== 201) return { result: `${statusCode} ${readProblemCode(text)}` }
     const isReplay = headers['idempotency-replayed'] === 'true'
-    return { status, text, isReplay, result: `${status}${code}` }
+    return { result: '201', created: { response: text, isReplay } }
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
-    return { text: '', isReplay: false, result: code ?? message }
+    return { result: code ?? message }
   } finally {
     clearTimeout(timer)
   }
 }
 
-function codeIn(text: string): string {
+function readProblemCode(text: string): string {
   try {
     return JSON.parse(text).code
   } catch {

@@ -1,261 +1,241 @@
-import { integerBetween, type Random } from './random.ts'
-import type { World } from './world.ts'
+/** The kinds of faults. */
+import type { TcpProxy } from '../support/tcp-proxy.ts'
+import { pickInteger, pickOne, type Random, type Range } from './random.ts'
+import { CLUSTERED_INSTANCE, type System } from './system.ts'
 
-/** What a fault strikes at; faults of one target follow one another, those of several overlap. */
+/** Faults of one target follow one another; those of several targets overlap. */
 export type Target = 'postgres' | 'redis' | 'instance'
 
-/** How a fault meets the world. */
-export interface Strike {
-  world: World
+export interface FaultContext {
+  system: System
   random: Random
-  /** the instance that is struck, if one is */
+  /** the index of the instance that a fault of an instance hits */
   instance: number
-  /** Waits for as long as this fault lasts; rejects when the run is broken off. */
-  last(): Promise<void>
-  /** Waits that long; rejects when the run is broken off. */
-  pause(ms: number): Promise<void>
-  /** The world is as it should be from now on, though the fault's own work is not done yet. */
-  over(): void
-  /** Counts what the fault really did. */
-  hit(count?: number): void
+  /** Waits as long as the fault lasts. @throws when the run is stopped */
+  wait(): Promise<void>
+  /** Counts what the fault did: connections reset, replies dropped, … */
+  countEffects(count?: number): void
 }
 
 export interface Fault {
   kind: string
   target: Target
-  /** how long it lasts, from and to, in ms; 0: an instant */
-  lasts: [number, number]
-  /** Does it and undoes it; what it did is undone if it throws, too. */
-  strike(strike: Strike): Promise<void>
+  /** 0: it ends by itself */
+  durationMs: Range
+  /** the only instance that it can hit */
+  instance?: number
+  /** Starts the fault, waits and ends it. If the run is stopped, closing the system ends it. */
+  run(context: FaultContext): Promise<void>
 }
 
-/** The service gives a query 5 s: some silences are shorter and some longer. */
-const SILENCE: [number, number] = [1_000, 7_000]
-/** Long enough to strike hundreds of statements. */
-const SPELL: [number, number] = [2_000, 4_000]
-const OUTAGE: [number, number] = [300, 2_500]
-const INSTANT: [number, number] = [0, 0]
+/** The service waits 3 s for a query: some pauses are shorter, some longer. */
+const PAUSE_MS: Range = [1_000, 7_000]
+/** Long enough to disturb hundreds of statements. */
+const DISTURBANCE_MS: Range = [2_000, 4_000]
+/** From the end of a process to its next start. */
+const OUTAGE_MS: Range = [300, 2_500]
+const NONE_MS: Range = [0, 0]
 
-/** Seldom enough that most statements between two of them succeed. */
-const TORN_SHARE = 0.05
-const SWALLOWED_SHARE = 0.1
+/** In each direction. The service gives Redis 200 ms for a command: some are within it, some not. */
+const LATENCY_MS: Range = [20, 200]
 
-/** Many a second, and still slower than the pool's connections come back. */
-const TERMINATE_EVERY_MS = 50
+/** Low enough that most of the statements in between succeed. */
+const CUT_SHARE = 0.05
+const DROPPED_REPLY_SHARE = 0.1
 
-/** The service promises to end within 10 s of SIGTERM; starting node and closing takes some more. */
-const TERMINATION_PATIENCE_MS = 12_000
+/** Many a second, but fewer than the pool can open. */
+const TERMINATE_INTERVAL_MS = 50
+
+/** The service exits within 10 s of SIGTERM; a busy machine takes some more. */
+const TERMINATION_TIMEOUT_MS = 12_000
 
 export const FAULTS: readonly Fault[] = [
   {
     kind: 'Postgres killed',
     target: 'postgres',
-    lasts: OUTAGE,
-    async strike({ world: { postgres, toPostgres }, last, hit }) {
+    durationMs: OUTAGE_MS,
+    async run({ system: { postgres, postgresProxy }, wait, countEffects }) {
       await postgres.kill()
-      hit()
-      await last()
+      countEffects()
+      await wait()
       await postgres.restart()
-      toPostgres.serverPort = postgres.port
+      postgresProxy.serverPort = postgres.port
     },
   },
   {
     kind: 'Postgres backends terminated',
     target: 'postgres',
-    lasts: SPELL,
-    async strike({ world: { postgres, toPostgres }, random, last, pause, hit }) {
+    durationMs: DISTURBANCE_MS,
+    async run({ system: { postgres, postgresProxy }, random, wait, countEffects }) {
       const sql = postgres.connect()
-      const spell = last()
-      let isOver = false
-      const end = () => {
-        isOver = true
-      }
-      spell.then(end, end)
-      try {
-        while (!isOver) {
-          const ports = toPostgres.farPorts
-          const victim = ports[integerBetween(random, 0, ports.length - 1)]
-          if (victim) hit(await postgres.terminate(sql, [victim]))
-          await pause(TERMINATE_EVERY_MS)
-        }
-        await spell
-      } finally {
-        await sql.end({ timeout: 1 })
-      }
+      const timer = setInterval(() => {
+        const ports = postgresProxy.serverSidePorts
+        if (ports.length === 0) return
+        const port = pickOne(random, ports)
+        const terminated = sql`
+          select pg_terminate_backend(pid) from pg_stat_activity where client_port = ${port}`
+        terminated.then(({ length }) => countEffects(length)).catch(() => {})
+      }, TERMINATE_INTERVAL_MS)
+      await wait()
+      clearInterval(timer)
+      await sql.end({ timeout: 1 })
     },
   },
   {
     kind: 'Postgres paused',
     target: 'postgres',
-    lasts: SILENCE,
-    async strike({ world: { postgres }, last, hit }) {
-      try {
-        await postgres.pause()
-        hit()
-        await last()
-      } finally {
-        postgres.resume()
+    durationMs: PAUSE_MS,
+    async run({ system: { postgres }, wait, countEffects }) {
+      await postgres.pause()
+      countEffects()
+      await wait()
+      postgres.resume()
+    },
+  },
+  {
+    kind: 'network to Postgres silent',
+    target: 'postgres',
+    durationMs: PAUSE_MS,
+    async run({ system: { postgresProxy }, wait, countEffects }) {
+      postgresProxy.silence()
+      countEffects()
+      await wait()
+      postgresProxy.resume()
+    },
+  },
+  {
+    kind: 'network to Postgres slow',
+    target: 'postgres',
+    durationMs: DISTURBANCE_MS,
+    run: (context) => slowDown(context.system.postgresProxy, context),
+  },
+  {
+    kind: 'connections to Postgres reset',
+    target: 'postgres',
+    durationMs: NONE_MS,
+    run: async (context) => resetConnections(context.system.postgresProxy, context),
+  },
+  {
+    kind: 'statements cut off',
+    target: 'postgres',
+    durationMs: DISTURBANCE_MS,
+    async run({ system: { postgresProxy }, random, wait, countEffects }) {
+      postgresProxy.cutRequestAfter = ({ length }) => {
+        if (random() >= CUT_SHARE) return undefined
+        countEffects()
+        return pickInteger(random, [0, length - 1])
       }
+      await wait()
+      postgresProxy.cutRequestAfter = () => undefined
     },
   },
   {
-    kind: 'Postgres silent',
+    kind: 'replies to inserts lost',
     target: 'postgres',
-    lasts: SILENCE,
-    async strike({ world: { toPostgres }, last, hit }) {
-      toPostgres.hush()
-      hit()
-      await last().finally(() => toPostgres.speak())
-    },
-  },
-  {
-    kind: 'Postgres slow',
-    target: 'postgres',
-    lasts: SPELL,
-    async strike({ world: { toPostgres }, random, last, hit }) {
-      toPostgres.latencyMs = integerBetween(random, 20, 200)
-      hit()
-      await last().finally(() => {
-        toPostgres.latencyMs = 0
-      })
-    },
-  },
-  {
-    kind: 'Postgres connections cut',
-    target: 'postgres',
-    lasts: INSTANT,
-    async strike({ world: { toPostgres }, hit }) {
-      hit(toPostgres.farPorts.length)
-      toPostgres.cutAll()
-    },
-  },
-  {
-    kind: 'cut in mid-statement',
-    target: 'postgres',
-    lasts: SPELL,
-    async strike({ world: { toPostgres }, random, last, hit }) {
-      const { tearsRequest } = toPostgres
-      toPostgres.tearsRequest = ({ length }) => {
-        if (random() >= TORN_SHARE) return false
-        hit()
-        return { afterBytes: integerBetween(random, 0, length - 1) }
-      }
-      await last().finally(() => {
-        toPostgres.tearsRequest = tearsRequest
-      })
-    },
-  },
-  {
-    kind: 'reply to an insert swallowed',
-    target: 'postgres',
-    lasts: SPELL,
-    async strike({ world: { toPostgres }, random, last, hit }) {
-      const { swallowsReply } = toPostgres
-      toPostgres.swallowsReply = (bytes) => {
-        if (!tellsOfInsert(bytes) || random() >= SWALLOWED_SHARE) return false
-        hit()
+    durationMs: DISTURBANCE_MS,
+    async run({ system: { postgresProxy }, random, wait, countEffects }) {
+      postgresProxy.dropReply = (bytes) => {
+        if (!isInsertCommitted(bytes) || random() >= DROPPED_REPLY_SHARE) return false
+        countEffects()
         return true
       }
-      await last().finally(() => {
-        toPostgres.swallowsReply = swallowsReply
-      })
+      await wait()
+      postgresProxy.dropReply = () => false
     },
   },
   {
     kind: 'Redis killed',
     target: 'redis',
-    lasts: OUTAGE,
-    async strike({ world: { redis }, last, hit }) {
+    durationMs: OUTAGE_MS,
+    async run({ system: { redis }, wait, countEffects }) {
       await redis.kill()
-      hit()
-      await last()
+      countEffects()
+      await wait()
       await redis.restart()
     },
   },
   {
     kind: 'Redis paused',
     target: 'redis',
-    lasts: SILENCE,
-    async strike({ world: { redis }, last, hit }) {
+    durationMs: PAUSE_MS,
+    async run({ system: { redis }, wait, countEffects }) {
       redis.pause()
-      hit()
-      await last().finally(() => redis.resume())
+      countEffects()
+      await wait()
+      redis.resume()
     },
   },
   {
     kind: 'Redis flushed',
     target: 'redis',
-    lasts: INSTANT,
-    async strike({ world: { redis }, hit }) {
+    durationMs: NONE_MS,
+    async run({ system: { redis }, countEffects }) {
       await redis.flush()
-      hit()
+      countEffects()
     },
   },
   {
-    kind: 'Redis slow',
+    kind: 'network to Redis slow',
     target: 'redis',
-    lasts: SPELL,
-    async strike({ world: { toRedis }, random, last, hit }) {
-      // There and back, within the 200 ms that the service gives a command, and beyond.
-      toRedis.latencyMs = integerBetween(random, 20, 200)
-      hit()
-      await last().finally(() => {
-        toRedis.latencyMs = 0
-      })
-    },
+    durationMs: DISTURBANCE_MS,
+    run: (context) => slowDown(context.system.redisProxy, context),
   },
   {
-    kind: 'Redis connections cut',
+    kind: 'connections to Redis reset',
     target: 'redis',
-    lasts: INSTANT,
-    async strike({ world: { toRedis }, hit }) {
-      hit(toRedis.farPorts.length)
-      toRedis.cutAll()
-    },
+    durationMs: NONE_MS,
+    run: async (context) => resetConnections(context.system.redisProxy, context),
   },
   {
     kind: 'instance killed',
     target: 'instance',
-    lasts: OUTAGE,
-    async strike({ world, instance: index, last, over, hit }) {
-      const instance = world.instances[index]
-      await instance?.kill()
-      hit()
-      await last()
-      instance?.start()
-      over()
-      await instance?.listens()
+    durationMs: OUTAGE_MS,
+    async run({ system, instance, wait, countEffects }) {
+      await system.instances[instance]?.kill()
+      countEffects()
+      await wait()
+      system.instances[instance]?.start()
     },
   },
   {
-    kind: 'process of an instance killed',
+    kind: 'worker killed',
     target: 'instance',
-    lasts: INSTANT,
-    async strike({ world, hit }) {
-      for (const instance of world.instances) if (instance.killWorker()) hit()
+    durationMs: NONE_MS,
+    instance: CLUSTERED_INSTANCE,
+    async run({ system, instance, countEffects }) {
+      if (system.instances[instance]?.killWorker()) countEffects()
     },
   },
   {
-    kind: 'instance told to end (SIGTERM)',
+    kind: 'instance terminated (SIGTERM)',
     target: 'instance',
-    lasts: OUTAGE,
-    async strike({ world, instance: index, last, over, hit }) {
-      const instance = world.instances[index]
-      await instance?.terminate(TERMINATION_PATIENCE_MS)
-      hit()
-      await last()
-      instance?.start()
-      over()
-      await instance?.listens()
+    durationMs: OUTAGE_MS,
+    async run({ system, instance, wait, countEffects }) {
+      await system.instances[instance]?.terminate(TERMINATION_TIMEOUT_MS)
+      countEffects()
+      await wait()
+      system.instances[instance]?.start()
     },
   },
 ]
 
+async function slowDown(proxy: TcpProxy, { random, wait, countEffects }: FaultContext) {
+  proxy.latencyMs = pickInteger(random, LATENCY_MS)
+  countEffects()
+  await wait()
+  proxy.latencyMs = 0
+}
+
+function resetConnections(proxy: TcpProxy, { countEffects }: FaultContext) {
+  countEffects(proxy.serverSidePorts.length)
+  proxy.resetAll()
+}
+
 /**
- * Whether Postgres says that rows were inserted and the transaction has ended: `INSERT 0 <count>`
- * in CommandComplete, and ReadyForQuery (`Z`, length 5) with the status idle (`I`) at the end.
+ * Whether Postgres reports inserted rows and the end of the transaction: `INSERT 0 <count>` in
+ * CommandComplete, and at the end ReadyForQuery (`Z`, length 5) with the status idle (`I`).
  */
-function tellsOfInsert(bytes: Buffer): boolean {
+function isInsertCommitted(bytes: Buffer): boolean {
   return (
     bytes.subarray(-6).toString('latin1') === 'Z\0\0\0\x05I' &&
     /INSERT 0 [1-9]/.test(bytes.toString('latin1'))

@@ -1,162 +1,151 @@
+/** One instance of the compiled service on a port of its own, with a supervisor that restarts it. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { until } from '../support/until.ts'
-import { disown, own, signal } from './owned-processes.ts'
+import { killChildAtExit, sendSignal } from './exit-cleanup.ts'
 
-const SERVER = fileURLToPath(new URL('../../dist/server.js', import.meta.url))
+const BINARY = fileURLToPath(new URL('../../dist/main.js', import.meta.url))
 
-/** Pino's numbers. */
+/** Pino's levels. */
 const INFO = 30
 const FATAL = 60
 
-/** A supervisor would not start a broken service faster than this. */
+/** A supervisor does not start a broken service more often than this. */
 const RESTART_DELAY_MS = 500
 
 /** The service waits 15 s for its Postgres, and may have to be started more than once. */
-const START_BOUND_MS = 60_000
+const START_TIMEOUT_MS = 60_000
 
-/** What is kept of its output for whoever looks into an unexpected end. */
-const LAST_CHARACTERS = 2_000
+/** Enough of its last output to explain an unexpected exit. */
+const MAX_LAST_OUTPUT_CHARACTERS = 2_000
 
-/** What an instance did that none should. */
-export interface Misconduct {
-  instance: number
+/** What an instance must never do, such as to exit by itself. */
+export interface InstanceFailure {
   /** on the clock of `performance.now` */
   at: number
-  what: string
+  message: string
 }
 
-/** One instance of the compiled service on a port of its own, under a supervisor that restarts it. */
 export class Instance {
-  readonly index: number
   readonly port: number
-  readonly misconduct: Misconduct[] = []
-  /** how often which warning or error was logged */
-  readonly logged = new Map<string, number>()
+  readonly failures: InstanceFailure[] = []
+  /** how often each warning or error was logged */
+  readonly warnings = new Map<string, number>()
   readonly #folder: string
   readonly #env: Record<string, string>
   #child: ChildProcess | undefined
-  #ended: Promise<unknown> = Promise.resolve()
-  #listens = false
-  #mayEnd = true
-  /** the processes that it runs beside its primary, the newest last */
+  #exited: Promise<unknown> = Promise.resolve()
+  #shouldRun = false
+  #isListening = false
+  /** the ids of its worker processes, the newest last */
   #workers: number[] = []
 
-  /** @param folder where it runs: one without `.env` */
-  constructor(index: number, port: number, folder: string, env: Record<string, string>) {
-    this.index = index
+  /** @param folder its working directory: one without `.env` */
+  constructor(port: number, folder: string, env: Record<string, string>) {
     this.port = port
     this.#folder = folder
     this.#env = env
   }
 
   start(): void {
-    this.#mayEnd = false
-    this.#listens = false
+    this.#shouldRun = true
     this.#workers = []
-    const child = spawn(process.execPath, [SERVER], {
+    const child = spawn(process.execPath, [BINARY, 'serve'], {
       cwd: this.#folder,
       env: { PATH: process.env.PATH, ...this.#env, PORT: `${this.port}` },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
+    killChildAtExit(child)
     this.#child = child
-    const { pid } = child
-    if (pid !== undefined) own(pid)
-    let last = ''
-    const keep = (text: string) => {
-      last = (last + text).slice(-LAST_CHARACTERS)
+    let lastOutput = ''
+    const keepOutput = (text: string) => {
+      lastOutput = (lastOutput + text).slice(-MAX_LAST_OUTPUT_CHARACTERS)
     }
-    child.stderr.on('data', keep)
+    child.stderr.on('data', keepOutput)
     createInterface(child.stdout).on('line', (line) => {
-      if (!line.endsWith('"msg":"request"}')) keep(`\n${line}`)
-      this.#read(line)
+      if (!line.endsWith('"msg":"request"}')) keepOutput(`\n${line}`)
+      this.#readLogLine(line)
     })
-    this.#ended = new Promise<void>((resolve) => {
+    this.#exited = new Promise<void>((resolve) => {
       child.on('close', async (code, signal) => {
-        if (pid !== undefined) disown(pid)
-        if (!this.#mayEnd) {
-          const when = this.#listens ? '' : ' while it started'
-          this.#report(`ended by itself${when} with ${signal ?? code}; its last words: ${last}`)
-        }
-        this.#listens = false
+        const phase = this.#isListening ? '' : ' during its start'
+        this.#isListening = false
         resolve()
-        if (this.#mayEnd) return
+        if (!this.#shouldRun) return
+        this.#recordFailure(`exited${phase} (${signal ?? code}); its last output: ${lastOutput}`)
         await sleep(RESTART_DELAY_MS)
-        if (!this.#mayEnd) this.start()
+        if (this.#shouldRun) this.start()
       })
     })
   }
 
-  /** @throws if it does not listen in time, or is told to end before */
-  async listens(): Promise<void> {
+  /** @throws if it does not listen in time, or when `stopped` is aborted */
+  async waitUntilListening(stopped: AbortSignal): Promise<void> {
     await until(() => {
-      if (this.#mayEnd) throw new Error('the instance was told to end before it listened')
-      return this.#listens
-    }, START_BOUND_MS)
+      stopped.throwIfAborted()
+      return this.#isListening
+    }, START_TIMEOUT_MS)
   }
 
-  /** Kills one of its processes, which its primary is to replace. @returns whether it has several */
+  /** Kills its oldest worker, which its primary then replaces. @returns whether there was one */
   killWorker(): boolean {
     const worker = this.#workers.shift()
-    if (worker !== undefined) signal(worker, 'SIGKILL')
-    return worker !== undefined
+    return worker !== undefined && sendSignal(worker, 'SIGKILL')
   }
 
   async kill(): Promise<void> {
-    this.#mayEnd = true
+    this.#shouldRun = false
     this.#child?.kill('SIGKILL')
-    await this.#ended
+    await this.#exited
   }
 
-  /** Asks it to end, and kills it if it has not after `patienceMs`. */
-  async terminate(patienceMs: number): Promise<void> {
-    this.#mayEnd = true
+  /** Sends SIGTERM, and kills the instance if it has not exited after `timeoutMs`. */
+  async terminate(timeoutMs: number): Promise<void> {
+    this.#shouldRun = false
     const child = this.#child
-    const started = this.#listens
+    const wasListening = this.#isListening
     child?.kill('SIGTERM')
-    const isLate = await Promise.race([
-      this.#ended.then(() => false),
-      sleep(patienceMs, true, { ref: false }),
-    ])
-    if (isLate) {
-      this.#report(`did not end within ${patienceMs} ms of SIGTERM`)
+    const timeout = sleep(timeoutMs, 'timeout', { ref: false })
+    if ((await Promise.race([this.#exited, timeout])) === 'timeout') {
+      this.#recordFailure(`did not exit within ${timeoutMs} ms of SIGTERM`)
       await this.kill()
-    } else if (started && child?.exitCode !== 0) {
-      this.#report(`ended after SIGTERM with ${child?.signalCode ?? child?.exitCode}, not 0`)
+    } else if (wasListening && child?.exitCode !== 0) {
+      this.#recordFailure(`exited after SIGTERM (${child?.signalCode ?? child?.exitCode})`)
     }
   }
 
-  #read(line: string): void {
+  #readLogLine(line: string): void {
     if (line.startsWith(`{"level":${INFO},`)) {
-      if (!this.#listens && line.includes('listens on')) this.#listens = true
-      if (line.includes('"ready at ')) this.#workers.push(parse(line).pid)
+      if (line.includes('listens on')) this.#isListening = true
+      const { pid } = line.includes('"ready at ') ? parseLogLine(line) : {}
+      if (pid) this.#workers.push(pid)
       return
     }
-    const { level, msg, err } = parse(line)
-    const text = err ? `${msg}: ${err.code ?? err.type} ${err.message}` : `${msg}`
-    this.logged.set(text, (this.logged.get(text) ?? 0) + 1)
-    if (level >= FATAL) this.#report(`fatal: ${msg}: ${err?.stack ?? ''}`)
+    const { level, msg, err } = parseLogLine(line)
+    const text = err ? `${msg}: ${err.code ?? err.type} ${err.message}` : msg
+    this.warnings.set(text, (this.warnings.get(text) ?? 0) + 1)
+    if (level >= FATAL) this.#recordFailure(`fatal: ${msg}: ${err?.stack ?? ''}`)
   }
 
-  #report(what: string): void {
-    this.misconduct.push({ instance: this.index, at: performance.now(), what })
+  #recordFailure(message: string): void {
+    this.failures.push({ at: performance.now(), message })
   }
 }
 
 interface LogLine {
   level: number
-  pid: number
+  pid?: number
   msg: string
   err?: { type: string; message: string; code?: string; stack: string }
 }
 
-/** A line that is not JSON tells more than that it should have been. */
-function parse(line: string): LogLine {
+/** A line that is not JSON counts as a message. */
+function parseLogLine(line: string): LogLine {
   try {
     return JSON.parse(line)
   } catch {
-    return { level: 0, pid: 0, msg: line }
+    return { level: 0, msg: line }
   }
 }

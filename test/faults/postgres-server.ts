@@ -1,72 +1,82 @@
+/** A private Postgres that can be killed, started again and paused. */
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import postgres from 'postgres'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/stores/embedded/postgres.ts'
 import { until } from '../support/until.ts'
-import { disown, own, signal } from './owned-processes.ts'
+import { cancelKillAtExit, killAtExit, removeAtExit, sendSignal } from './exit-cleanup.ts'
 
-/** A Postgres of one's own that can be killed, started again and paused. */
 export class PostgresServer {
   readonly #folder: string
-  #running: EmbeddedPostgres
+  #embedded: EmbeddedPostgres
   #postmaster: number
   #paused: number[] = []
-  #restarting: Promise<void> | undefined
+  #restart: Promise<void> | undefined
+  #isKilled = false
 
-  private constructor(folder: string, running: EmbeddedPostgres, postmaster: number) {
+  private constructor(folder: string, embedded: EmbeddedPostgres, postmaster: number) {
     this.#folder = folder
-    this.#running = running
+    this.#embedded = embedded
     this.#postmaster = postmaster
   }
 
-  /** @throws if Postgres does not start */
+  /** @param folder for its files; they are removed at exit. @throws if Postgres does not start */
   static async start(folder: string): Promise<PostgresServer> {
-    return new PostgresServer(folder, ...(await start(folder)))
+    removeAtExit(join(folder, 'postgres'))
+    try {
+      return new PostgresServer(folder, ...(await start(folder)))
+    } catch (error) {
+      // A signal to the process group ends pg_ctl, too, which then leaves Postgres running.
+      const embedded = await startEmbeddedPostgres(folder)
+      await embedded.stop()
+      throw error
+    }
   }
 
-  /** Where Postgres itself answers; another port after each start. */
+  /** The port is another one after each start. */
   get url(): string {
-    return this.#running.url
+    return this.#embedded.url
   }
 
   get port(): number {
     return Number(new URL(this.url).port)
   }
 
-  /** Where its files are. */
-  get directory(): string {
-    return this.#running.directory
+  /** Opens a connection, which the caller ends. */
+  connect(): postgres.Sql {
+    return postgres(this.url, { max: 1, onnotice: () => {} })
   }
 
-  /** Kills the postmaster, whose backends then end by themselves. */
+  /** Kills the postmaster; its backends then end by themselves. */
   async kill(): Promise<void> {
-    signal(this.#postmaster, 'SIGKILL')
-    await until(() => !isAlive(this.#postmaster))
-    disown(this.#postmaster)
+    this.#isKilled = true
+    sendSignal(this.#postmaster, 'SIGKILL')
+    await until(() => !sendSignal(this.#postmaster, 0))
+    cancelKillAtExit(this.#postmaster)
   }
 
   /** Starts it again after `kill`, on the same files and another port. */
   restart(): Promise<void> {
-    this.#restarting = this.#restart()
-    return this.#restarting
+    const restart = async () => {
+      await this.#embedded.stop() // closes the connection that held the lock of the killed Postgres
+      const [embedded, postmaster] = await start(this.#folder)
+      this.#embedded = embedded
+      this.#postmaster = postmaster
+      this.#isKilled = false
+    }
+    this.#restart = restart()
+    return this.#restart
   }
 
-  async #restart(): Promise<void> {
-    await this.#running.stop() // closes what the dead one has left in this process
-    const [running, postmaster] = await start(this.#folder)
-    this.#running = running
-    this.#postmaster = postmaster
-  }
-
-  /** Stops all its processes, in the middle of whatever they do. */
+  /** Stops all its processes where they are (SIGSTOP), until `resume`. */
   async pause(): Promise<void> {
-    const sql = connectTo(this.url)
+    const sql = this.connect()
     try {
       await sql`select 1`
-      // First the one that could start others; our own backend still answers.
-      this.#pause(this.#postmaster)
+      // First the postmaster, which could start further backends.
+      this.#pauseProcess(this.#postmaster)
       const backends = await sql`select pid from pg_stat_activity where pid <> pg_backend_pid()`
-      for (const { pid } of backends) this.#pause(pid)
+      for (const { pid } of backends) this.#pauseProcess(pid)
     } finally {
       await sql.end({ timeout: 1 })
     }
@@ -74,55 +84,33 @@ export class PostgresServer {
 
   resume(): void {
     for (const pid of this.#paused.splice(0)) {
-      signal(pid, 'SIGCONT')
-      if (pid !== this.#postmaster) disown(pid)
+      sendSignal(pid, 'SIGCONT')
+      if (pid !== this.#postmaster) cancelKillAtExit(pid)
     }
   }
 
-  /** Ends those of its backends that serve connections from the given ports. @returns how many */
-  async terminate(sql: postgres.Sql, ports: number[]): Promise<number> {
-    const terminated = await sql`
-      select pg_terminate_backend(pid) from pg_stat_activity where client_port = any(${ports})`
-    return terminated.length
-  }
-
-  /** A connection to Postgres itself, for whoever ends it. */
-  connect(): postgres.Sql {
-    return connectTo(this.url)
-  }
-
+  /** Stops it in order, and resumes it first if it is paused. */
   async close(): Promise<void> {
-    await this.#restarting?.catch(() => {}) // else it would start after its end
+    await this.#restart?.catch(() => {}) // else it would be started after its end
+    // A killed Postgres leaves its shared memory behind, which the next start removes.
+    if (this.#isKilled) await this.restart()
     this.resume()
-    await this.#running.stop()
-    if (isAlive(this.#postmaster)) await this.kill()
-    disown(this.#postmaster)
+    await this.#embedded.stop()
+    if (sendSignal(this.#postmaster, 0)) await this.kill()
+    cancelKillAtExit(this.#postmaster)
   }
 
-  #pause(pid: number): void {
-    own(pid)
+  #pauseProcess(pid: number): void {
+    killAtExit(pid) // a paused backend does not end with its postmaster
     this.#paused.push(pid)
-    signal(pid, 'SIGSTOP')
+    sendSignal(pid, 'SIGSTOP')
   }
 }
 
 async function start(folder: string): Promise<[EmbeddedPostgres, number]> {
-  const running = await startEmbeddedPostgres(folder)
-  const pidFile = await readFile(join(running.directory, 'data', 'postmaster.pid'), 'utf8')
+  const embedded = await startEmbeddedPostgres(folder)
+  const pidFile = await readFile(join(embedded.directory, 'data', 'postmaster.pid'), 'utf8')
   const postmaster = Number.parseInt(pidFile, 10)
-  own(postmaster)
-  return [running, postmaster]
-}
-
-function connectTo(url: string): postgres.Sql {
-  return postgres(url, { max: 1, onnotice: () => {} })
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch {
-    return false
-  }
+  killAtExit(postmaster)
+  return [embedded, postmaster]
 }

@@ -1,7 +1,12 @@
-/** A source of numbers from 0 to below 1 that repeats itself for the same seed. */
+/** Random choices that are the same for the same seed. */
+
+/** Returns numbers from 0 to below 1. */
 export type Random = () => number
 
-/** The mulberry32 generator: 32 bits of state are plenty to choose faults. @param seed an integer */
+/** The least and the greatest value, both included. */
+export type Range = readonly [min: number, max: number]
+
+/** Creates a mulberry32 generator: 32 bits of state are enough to choose faults. @param seed an integer */
 export function createRandom(seed: number): Random {
   let state = seed
   return () => {
@@ -12,18 +17,17 @@ export function createRandom(seed: number): Random {
   }
 }
 
-/** An integer from `least` to `most`, both included. */
-export function integerBetween(random: Random, least: number, most: number): number {
-  return least + Math.floor(random() * (most - least + 1))
+export function pickInteger(random: Random, [min, max]: Range): number {
+  return min + Math.floor(random() * (max - min + 1))
 }
 
-/** One of the items, of which there is at least one. */
-export function oneOf<T>(random: Random, items: readonly T[]): T {
+/** @param items at least one */
+export function pickOne<T>(random: Random, items: readonly T[]): T {
   return items[Math.floor(random() * items.length)] as T
 }
 
-/** The items in another order. */
-export function shuffled<T>(random: Random, items: readonly T[]): T[] {
+/** Returns the items in a random order. */
+export function shuffle<T>(random: Random, items: readonly T[]): T[] {
   const rest = [...items]
   return items.map(() => rest.splice(Math.floor(random() * rest.length), 1)[0] as T)
 }

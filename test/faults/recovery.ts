@@ -1,45 +1,46 @@
-import type { Exchange } from './journal.ts'
+/** How the service recovered from the faults. */
+import { groupBy } from './group-by.ts'
+import type { Exchange } from './history.ts'
 import type { Occurrence } from './schedule.ts'
 
-/** How often a kind of fault came, and how the service came back from it. */
+/** How often a kind of fault happened, and the recovery from it. */
 export interface Recovery {
   kind: string
   count: number
-  hits: number
+  effects: number
   /**
-   * the longest time, in ms, from the end of such a fault to the next success of a request begun
-   * after it, over all instances; undefined: other faults were always in the way
+   * the longest time, in ms, from the end of such a fault to the first 201 of a request sent after
+   * it, over all instances; undefined: other faults always overlapped
    */
   longestMs: number | undefined
 }
 
 /**
- * Measures the recoveries, each through each instance. Where a fault of another target came in the
- * way, a recovery is not counted; but those of Redis are no excuse, nor is the next of the same
- * target, before which there was time enough.
+ * Measures the recovery from each fault on each instance, unless a fault of another target overlaps.
+ * Those of Redis do not count: orders go on without it.
  */
 export function measureRecoveries(occurrences: Occurrence[], exchanges: Exchange[]): Recovery[] {
-  const instances = [...new Set(exchanges.map(({ instance }) => instance))].sort()
-  const successes = instances.map((instance) =>
-    exchanges.filter((exchange) => exchange.instance === instance && exchange.result === '201'),
+  const created = groupBy(
+    exchanges.filter(({ result }) => result === '201'),
+    ({ instance }) => instance,
   )
   const recoveries = new Map<string, Recovery>()
   for (const occurrence of occurrences) {
-    const { kind, hits, endedAt, instance: struck } = occurrence
-    const recovery = recoveries.get(kind) ?? { kind, count: 0, hits: 0, longestMs: undefined }
+    const { kind, effects, endedAt } = occurrence
+    const recovery = recoveries.get(kind) ?? { kind, count: 0, effects: 0, longestMs: undefined }
     recoveries.set(kind, recovery)
     recovery.count++
-    recovery.hits += hits
-    for (const instance of struck === undefined ? instances : [struck]) {
-      const recoveredAt = (successes[instance] ?? [])
-        .filter(({ beganAt }) => beganAt >= endedAt)
-        .reduce((least, exchange) => Math.min(least, exchange.endedAt), Number.POSITIVE_INFINITY)
-      const isInTheWay = (other: Occurrence) =>
+    recovery.effects += effects
+    for (const [instance, successes] of created) {
+      if ((occurrence.instance ?? instance) !== instance) continue
+      const later = successes.filter(({ sentAt }) => sentAt >= endedAt)
+      const recoveredAt = Math.min(...later.map((exchange) => exchange.endedAt))
+      const isOverlapping = (other: Occurrence) =>
         other.target !== occurrence.target &&
         (other.target === 'postgres' || other.instance === instance) &&
-        other.beganAt < recoveredAt &&
-        other.undoneAt > endedAt
-      if (occurrences.some(isInTheWay)) continue
+        other.startedAt < recoveredAt &&
+        other.restoredAt > endedAt
+      if (occurrences.some(isOverlapping)) continue
       recovery.longestMs = Math.max(recovery.longestMs ?? 0, recoveredAt - endedAt)
     }
   }

@@ -1,11 +1,12 @@
+/** A private Redis that can be killed, started again, paused and flushed. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { Redis } from 'ioredis'
 import { freePort } from '../../src/stores/embedded/free-port.ts'
 import { until } from '../support/until.ts'
-import { disown, own } from './owned-processes.ts'
+import { killChildAtExit } from './exit-cleanup.ts'
 
-/** A Redis of one's own that forgets everything when it is killed. */
+/** It keeps nothing on disk: after `kill` its data is lost. */
 export class RedisServer {
   readonly port: number
   readonly #program: string
@@ -19,11 +20,12 @@ export class RedisServer {
 
   /** @throws if neither `redis-server` nor `valkey-server` is on the PATH */
   static async start(): Promise<RedisServer> {
-    const isThere = (name: string) => spawnSync(name, ['--version']).status === 0
-    const program = ['redis-server', 'valkey-server'].find(isThere)
+    const program = ['redis-server', 'valkey-server'].find(
+      (name) => spawnSync(name, ['--version']).status === 0,
+    )
     if (!program) throw new Error('there is no redis-server or valkey-server on the PATH')
     const server = new RedisServer(await freePort(), program)
-    await server.#answers()
+    await server.#waitUntilReady()
     return server
   }
 
@@ -34,10 +36,10 @@ export class RedisServer {
     await exit
   }
 
-  /** Starts it again after `kill`, empty, on the same port. */
+  /** Starts it again after `kill`, on the same port. */
   async restart(): Promise<void> {
     this.#child = this.#spawn()
-    await this.#answers()
+    await this.#waitUntilReady()
   }
 
   pause(): void {
@@ -49,24 +51,25 @@ export class RedisServer {
   }
 
   async flush(): Promise<void> {
-    await this.#ask((redis) => redis.flushall())
+    await this.#run((redis) => redis.flushall())
   }
 
-  async #answers(): Promise<void> {
+  async #waitUntilReady(): Promise<void> {
     await until(() =>
-      this.#ask((redis) => redis.ping()).then(
+      this.#run((redis) => redis.ping()).then(
         () => true,
         () => false,
       ),
     )
   }
 
-  async #ask(question: (redis: Redis) => Promise<unknown>): Promise<void> {
+  /** Runs commands on a connection of their own. */
+  async #run(commands: (redis: Redis) => Promise<unknown>): Promise<void> {
     const redis = new Redis(this.port, { lazyConnect: true, retryStrategy: () => null })
-    redis.on('error', () => {})
+    redis.on('error', () => {}) // `connect` rejects
     try {
       await redis.connect()
-      await question(redis)
+      await commands(redis)
     } finally {
       redis.disconnect()
     }
@@ -75,11 +78,7 @@ export class RedisServer {
   #spawn(): ChildProcess {
     const args = ['--port', `${this.port}`, '--bind', '127.0.0.1', '--save', '']
     const child = spawn(this.#program, args, { stdio: 'ignore' })
-    const { pid } = child
-    if (pid !== undefined) {
-      own(pid)
-      child.once('exit', () => disown(pid))
-    }
+    killChildAtExit(child)
     return child
   }
 }

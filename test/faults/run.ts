@@ -1,91 +1,85 @@
+/**
+ * Runs the compiled service while its stores, its connections and its own processes fail, and checks
+ * from outside that every order was created once. The same `--seed` plans the same faults.
+ */
 import { writeFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
 import { runClients } from './clients.ts'
-import { createJournal } from './journal.ts'
+import { collectFindings, isClean } from './findings.ts'
 import { createReport, printReport, type Report } from './report.ts'
-import { sendFaults } from './schedule.ts'
-import { isClean, judge } from './verdict.ts'
-import { openWorld } from './world.ts'
+import { runFaults } from './schedule.ts'
+import { startSystem } from './system.ts'
 
 const USAGE = 'usage: npm run test:faults -- [--seconds N] [--seed N] [--json FILE]'
 
-/** All kinds of faults come within it. */
+/** Every kind of fault happens within it. */
 const DEFAULT_SECONDS = '60'
 
-/** The last fault may have to be undone, and every client is to get its answer "within seconds". */
-const SETTLE_BOUND_MS = 60_000
+/** Every order must have its 201 this long after the last fault; clients retry within a second. */
+const LAST_ORDER_TIMEOUT_MS = 60_000
 
-/**
- * Runs the compiled service while its stores, its connections and its own processes fail, and
- * checks from outside that every order was made once. `--seed` repeats a run's schedule.
- */
-async function main(): Promise<number> {
-  const { seconds, seed, json } = options()
-  const broken = new AbortController()
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-    process.on(signal, () => {
-      if (broken.signal.aborted) process.exit(1) // which kills what is still there
-      broken.abort(new Error(`broken off by ${signal}`))
-    })
-  }
+/** More than a stop takes: it waits at most for a store that is starting. */
+const FORCE_EXIT_AFTER_MS = 20_000
+
+async function main(stop: AbortController): Promise<boolean> {
+  const { seconds, seed, json } = readOptions()
   console.log(`${seconds} s of faults, seed ${seed}`)
-  const report = await run(seconds, seed, broken)
+  const report = await run(seconds, seed, stop)
   printReport(report)
   if (json) await writeFile(json, `${JSON.stringify(report, undefined, 2)}\n`)
-  const clean = isClean(report.verdict)
+  const hasPassed = isClean(report.findings)
   console.log(
-    clean
-      ? '\nEvery order was made once, and every answer told of it.'
-      : `\nThe run failed; --seed ${seed} repeats its schedule.`,
+    hasPassed
+      ? '\nPassed: every order was created once, and every response agrees with it.'
+      : `\nFailed: run it with --seed ${seed} for the same faults.`,
   )
-  return clean ? 0 : 1
+  return hasPassed
 }
 
-async function run(seconds: number, seed: number, broken: AbortController): Promise<Report> {
-  const totalMs = seconds * 1000
-  const world = await openWorld()
+/** @param stop ends the run early, when it is aborted */
+async function run(seconds: number, seed: number, stop: AbortController): Promise<Report> {
+  const system = await startSystem(stop.signal)
   try {
-    const { instances, postgres } = world
-    const journal = createJournal()
+    const { instances, postgres } = system
     const ending = new AbortController()
-    const ports = instances.map(({ port }) => port)
-    const givenUp = new AbortController()
+    const late = new AbortController()
     const load = {
-      journal,
-      ports,
+      ports: instances.map(({ port }) => port),
       seed,
       ending: ending.signal,
-      broken: AbortSignal.any([broken.signal, givenUp.signal]),
+      givingUp: AbortSignal.any([stop.signal, late.signal]),
     }
-    // Neither goes on without the other.
-    const breakOff = (error: unknown) => {
-      if (givenUp.signal.aborted) return
-      broken.abort(error)
-      throw error
+    const endLoad = () => {
+      ending.abort()
+      setTimeout(() => late.abort(), LAST_ORDER_TIMEOUT_MS).unref()
+      return performance.now()
     }
-    const clients = runClients(load).catch(breakOff)
-    const faults = sendFaults(world, { seed, totalMs, broken: broken.signal }).catch(breakOff)
-    await Promise.race([faults, clients])
-    const occurrences = (await faults) ?? []
-    const healedAt = performance.now()
-    ending.abort()
-    const bound = setTimeout(() => givenUp.abort(), SETTLE_BOUND_MS)
-    await clients
-    clearTimeout(bound)
+    const [exchanges, { occurrences, faultsEndedAt }] = await Promise.all([
+      runClients(load),
+      runFaults(system, { seed, totalMs: seconds * 1000, stopped: stop.signal }).then(
+        (occurrences) => ({ occurrences, faultsEndedAt: endLoad() }),
+      ),
+    ])
+    stop.signal.throwIfAborted()
     const sql = postgres.connect()
-    try {
-      const misconduct = instances.flatMap((instance) => instance.misconduct)
-      const verdict = await judge(journal, sql, { misconduct, occurrences })
-      return createReport({ seed, seconds, healedAt, journal, occurrences, instances, verdict })
-    } finally {
-      await sql.end()
-    }
+    const findings = await collectFindings(exchanges, sql, { instances, occurrences })
+    await sql.end()
+    return createReport({
+      seed,
+      seconds,
+      faultsEndedAt,
+      exchanges,
+      occurrences,
+      instances,
+      findings,
+    })
   } finally {
-    await world.close()
+    stop.abort() // after a failure, the other one is still running
+    await system.close()
   }
 }
 
-function options(): { seconds: number; seed: number; json: string | undefined } {
+function readOptions(): { seconds: number; seed: number; json: string | undefined } {
   const { values } = parseArgs({
     options: {
       seconds: { type: 'string', default: DEFAULT_SECONDS },
@@ -98,11 +92,20 @@ function options(): { seconds: number; seed: number; json: string | undefined } 
   return { seconds, seed, json: values.json }
 }
 
+const stop = new AbortController()
+let stoppedBy: string | undefined
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  // Ctrl-C comes several times: from the terminal, from npm and from tsx.
+  process.on(signal, () => {
+    stoppedBy = signal
+    stop.abort()
+    setTimeout(() => process.exit(1), FORCE_EXIT_AFTER_MS)
+  })
+}
 try {
-  process.exitCode = await main()
+  process.exitCode = (await main(stop)) ? 0 : 1
 } catch (error) {
-  // An abort tells its reason as its cause.
-  const { name, cause } = error as Error
-  console.error('The run was not finished:', name === 'AbortError' ? String(cause) : error)
+  console.error('The run did not finish:', stoppedBy ? `stopped by ${stoppedBy}` : error)
   process.exitCode = 1
 }
+process.exit() // whatever is still open; this also ends processes and removes files

@@ -1,8 +1,9 @@
+/** Random requests: valid, nearly valid and nonsense. */
 import fc from 'fast-check'
 import { sign } from '../support/client.ts'
 import type { WireRequest } from './contract.ts'
 
-/** Mostly the first: a request with many faults is refused for the first of them only. */
+/** Mostly the usual value: of several errors in a request, only the first one is reported. */
 const mostly = <T>(usual: fc.Arbitrary<T>, ...odd: fc.Arbitrary<T>[]) =>
   fc.oneof(
     { weight: 4 * odd.length, arbitrary: usual },
@@ -13,7 +14,7 @@ const mostly = <T>(usual: fc.Arbitrary<T>, ...odd: fc.Arbitrary<T>[]) =>
 
 const character = fc.string({ unit: 'binary', minLength: 1, maxLength: 1 })
 
-/** Any well-formed Unicode, with lengths on both sides of the limits. */
+/** Well-formed Unicode, within each limit of its length and beyond. */
 const text = fc.oneof(
   fc.string({ unit: 'grapheme', maxLength: 40 }),
   fc.string({ unit: 'binary', maxLength: 40 }),
@@ -22,17 +23,17 @@ const text = fc.oneof(
 )
 
 const oddText = fc.oneof(
-  // Code units, lone surrogates among them.
+  // Code units, with lone surrogates.
   fc.string({ unit: fc.integer({ min: 0, max: 0xffff }).map((unit) => String.fromCharCode(unit)) }),
   fc.string({ minLength: 4_000, maxLength: 5_000 }),
 )
 
-/** At most 11 digits before the point and 4 after it; larger and finer ones come from `number`. */
+/** At most 11 digits before the point and 4 after it. */
 const amount = fc
   .tuple(fc.integer({ min: 0, max: 99_999_999_999 }), fc.integer({ min: 0, max: 9_999 }))
   .map(([whole, decimals]) => `${whole}.${String(decimals).padStart(4, '0')}`)
 
-/** A number as text, in any notation and of any size, which JSON.stringify could not write. */
+/** A number as text: in any notation and of any size, also those that JSON.stringify never writes. */
 const number = fc.oneof(
   fc.constantFrom('99999999999.9999', '99999999999.99991', '99999999999.99999', '100000000000'),
   fc.double().map(String),
@@ -48,12 +49,12 @@ const number = fc.oneof(
   ),
 )
 
-/** A value as JSON text, sometimes malformed. */
+/** A JSON text, or nearly one. */
 const value = fc.oneof(
   number,
   oddText.map((odd) => JSON.stringify(odd)),
   fc.json({ maxDepth: 3 }),
-  // As deep as the largest body allows: a recursive parser would overflow the stack.
+  // As deep as the largest body allows: a recursive parser would overflow its stack.
   fc.constant('['.repeat(2_000) + ']'.repeat(2_000)),
   fc.constantFrom('"\\ud800"', '"\\udd8a\\ud83e"', '"\\u0000"', '"\\x41"', '"\n"', "'a'", ''),
 )
@@ -90,17 +91,17 @@ const object = (of: fc.Arbitrary<Member[]>) =>
 
 const order = object(members.chain((three) => fc.shuffledSubarray(three, { minLength: 3 })))
 
-/** One member is changed, missing, or duplicated: before the valid one, or after it. */
+/** One member is replaced, missing, or there twice. */
 const nearlyOrder = fc.oneof(
   object(fc.tuple(members, number).map(([three, odd]) => three.with(2, ['amount', odd]))),
   object(
-    fc.tuple(members, oddMember, fc.nat(2)).map(([three, odd, place]) => three.with(place, odd)),
+    fc.tuple(members, oddMember, fc.nat(2)).map(([three, odd, index]) => three.with(index, odd)),
   ),
   object(
     fc
       .tuple(members, value, fc.nat(2))
-      .map(([three, odd, place]) =>
-        three.map(([name, usual], i): Member => [name, i === place ? odd : usual]),
+      .map(([three, odd, index]) =>
+        three.map(([name, usual], i): Member => [name, i === index ? odd : usual]),
       ),
   ),
   object(
@@ -110,7 +111,7 @@ const nearlyOrder = fc.oneof(
   ),
 )
 
-/** An order with changed bytes, or without its end. */
+/** An order with other bytes in it, or without its end. */
 const mutatedOrder = fc
   .tuple(
     order,
@@ -119,7 +120,7 @@ const mutatedOrder = fc
   )
   .map(([bytes, changes, end]) => {
     const mutated = Buffer.from(bytes)
-    for (const [place, byte] of changes) mutated[place % mutated.length] = byte
+    for (const [index, byte] of changes) mutated[index % mutated.length] = byte
     return mutated.subarray(0, end === undefined ? undefined : end % mutated.length)
   })
 
@@ -136,7 +137,7 @@ export const anyBody = fc.oneof(
 
 // Headers
 
-/** What Node's client accepts: a tab, visible ASCII and Latin-1. */
+/** What Node's client can send: a tab, visible ASCII and Latin-1. */
 const headerText = fc.string({
   unit: fc
     .oneof(
@@ -148,7 +149,7 @@ const headerText = fc.string({
   maxLength: 300,
 })
 
-/** The lines of one header: the usual one, none, an odd one, or two. */
+/** The values of one header: the usual one, none, an odd one, or two. */
 const lines = (usual: fc.Arbitrary<string>, odd: fc.Arbitrary<string>) =>
   mostly<string[]>(
     fc.tuple(usual),
@@ -157,7 +158,7 @@ const lines = (usual: fc.Arbitrary<string>, odd: fc.Arbitrary<string>) =>
     fc.tuple(usual, fc.oneof(usual, odd)),
   )
 
-/** The lines of a header that most requests do not have. */
+/** The values of a header that most requests do not have. */
 const optional = (odd: fc.Arbitrary<string>) =>
   mostly<string[]>(fc.constant([]), fc.array(odd, { minLength: 1, maxLength: 2 }))
 
@@ -174,13 +175,13 @@ const otherMediaType = fc.oneof(
 )
 
 /**
- * Replaced with a new key by `fuzz.test.ts`, so that a case that is run again, to shrink it, is still a
- * new order.
+ * A placeholder for a key that no request had before; `fuzz.test.ts` replaces it. So a case is a new
+ * order even when fast-check runs it again to shrink it.
  */
 export const NEW_KEY = '(a new key)'
 const newKey = fc.constantFrom(NEW_KEY, `"${NEW_KEY}"`)
 
-/** Keys that other cases have, too, keys around the maximum length, and malformed keys. */
+/** Keys that other cases have, too, keys of about the greatest length, and invalid ones. */
 const otherKey = fc.oneof(
   fc.constantFrom('a', 'b', '"a"', ' a\t'),
   fc.constantFrom('"', '""', '"a', 'a b', 'a,b', 'a\\', '"a"b"', '""a""'),
@@ -189,7 +190,7 @@ const otherKey = fc.oneof(
   headerText,
 )
 
-const createSignatureLines = (body: Buffer) => {
+const signatureLines = (body: Buffer) => {
   const right = sign(body)
   const padded = Buffer.concat([body, Buffer.from(' ')])
   return lines(
@@ -215,7 +216,7 @@ const framing = (body: Buffer) =>
 
 // Requests
 
-/** A well-signed request for a new order, with any body. */
+/** A request with a new key, any body and its signature. */
 export const withAnyBody: fc.Arbitrary<WireRequest> = anyBody.chain((body) =>
   framing(body).map(([name, value]) => ({
     method: 'POST',
@@ -230,7 +231,7 @@ export const withAnyBody: fc.Arbitrary<WireRequest> = anyBody.chain((body) =>
   })),
 )
 
-/** Two orders, so that a repeated key has the same body or another one; and an invalid one. */
+/** Two orders, so that a key is repeated with the same and with another body; and an invalid one. */
 const plainBody = fc
   .constantFrom(1, 1, 2, 2, -1)
   .map((amount) => Buffer.from(`{"user_id":"user-1","item":"book","amount":${amount}}`))
@@ -242,7 +243,7 @@ export const withAnyHeaders: fc.Arbitrary<WireRequest> = plainBody.chain((body) 
       'Content-Type': lines(mediaType, otherMediaType),
       'Content-Encoding': optional(fc.oneof(headerText, fc.constantFrom('gzip', 'identity', ''))),
       'Idempotency-Key': lines(newKey, otherKey),
-      'X-Signature': createSignatureLines(body),
+      'X-Signature': signatureLines(body),
       'X-Request-Id': optional(requestId),
       Prefer: optional(prefer),
       Expect: optional(fc.constantFrom('100-continue', 'a miracle')),
@@ -259,7 +260,7 @@ export const withAnyHeaders: fc.Arbitrary<WireRequest> = plainBody.chain((body) 
     })),
 )
 
-/** The methods of HTTP and PATCH, but not CONNECT, for which Node closes the connection. */
+/** Without CONNECT: Node closes the connection. */
 const method = fc.oneof(
   fc.constant('POST'),
   fc.constantFrom('GET', 'HEAD', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE'),
@@ -293,7 +294,7 @@ const path = fc.oneof(
     fc.array(segment, { maxLength: 3 }).map((all) => `/${all.join('/')}`),
     query,
   ),
-  // Node reads 16 KiB of headers, of which the others of these requests are less than one.
+  // Node reads 16 KiB of headers; the other headers of these requests take less than 1 KiB.
   fc.tuple(
     fc
       .oneof(fc.integer({ min: 100, max: 15_000 }), fc.integer({ min: 17_000, max: 20_000 }))
@@ -302,7 +303,7 @@ const path = fc.oneof(
   ),
 )
 
-/** A well-signed request with any method and path; its body is an order, is none, or is not JSON. */
+/** A request with any method and path; its body is signed, and it is an order, another JSON or none. */
 export const withAnyPath: fc.Arbitrary<WireRequest> = fc
   .record({
     method,
@@ -315,7 +316,7 @@ export const withAnyPath: fc.Arbitrary<WireRequest> = fc
     accept: fc.constantFrom('*/*', 'text/html', 'application/json', 'image/png', ';;', ''),
   })
   .map(({ method, path, body, type, accept }) => ({
-    // A request that Node cannot parse is refused with a body, also if it is a HEAD.
+    // A refusal of malformed HTTP has a body, which the client of a HEAD request does not expect.
     method: method === 'HEAD' && !/^[!-~]{1,15000}$/.test(path) ? 'GET' : method,
     path,
     headers: [

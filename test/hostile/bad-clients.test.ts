@@ -25,9 +25,13 @@ async function startWithShortTimeouts() {
   return service
 }
 
-/** Expects that the service still creates orders. */
+/** Expects that the service still creates orders. On a busy machine it may be overloaded at first. */
 async function expectAlive(port: number): Promise<void> {
-  expect((await send(port)).status).toBe(201)
+  const reply = await until(async () => {
+    const reply = await send(port)
+    return reply.status !== 503 && reply
+  })
+  expect(reply.status).toBe(201)
 }
 
 const statuses = (client: RawSocket) => client.responses().map(({ status }) => status)

@@ -1,15 +1,16 @@
+/**
+ * The contract as a program of its own: predicts the outcome of every request. It is written from the
+ * contract, and on purpose not with the code of src/.
+ */
 import { expect } from 'vitest'
 import { PROBLEMS, type ProblemCode } from '../../src/http/problems.ts'
 import { sign } from '../support/client.ts'
 
-// The contract, implemented a second time and independently of src/: for every request it must come to
-// the same judgement as the service.
-
-/** A request, line by line. */
+/** A request as it goes over the wire. */
 export interface WireRequest {
   method: string
   path: string
-  /** a name may occur several times */
+  /** a line each; several may have the same name */
   headers: [name: string, value: string][]
   body: Buffer
 }
@@ -26,11 +27,11 @@ export interface Order {
   amount: number
 }
 
-/** What the contract says of a request: refused with this code, or an order under a key. */
-export type Judgement = { code: ProblemCode } | { key: string; order: Order }
+/** A refusal with this code, or an order under this key. */
+export type Outcome = { code: ProblemCode } | { key: string; order: Order }
 
-/** Judges a `POST /orders`, in the order of the pipeline. */
-export function judge(request: WireRequest, maxBodyBytes: number): Judgement {
+/** Predicts the outcome of a `POST /orders`; the checks are in the order of the pipeline. */
+export function predictOutcome(request: WireRequest, maxBodyBytes: number): Outcome {
   const { body } = request
   if (body.length > maxBodyBytes) return { code: 'body-too-large' }
 
@@ -40,7 +41,7 @@ export function judge(request: WireRequest, maxBodyBytes: number): Judgement {
     return { code: 'signature-invalid' }
   }
 
-  // Of several lines Node takes the first.
+  // Node takes the first of several lines.
   const [mediaType = ''] = (getHeaderLines(request, 'content-type')[0] ?? '').split(';')
   if (mediaType.trim().toLowerCase() !== 'application/json') {
     return { code: 'unsupported-media-type' }
@@ -57,14 +58,14 @@ export function judge(request: WireRequest, maxBodyBytes: number): Judgement {
   return moreLines.length === 0 && isKey(key) ? { key, order } : { code: 'idempotency-key-invalid' }
 }
 
-/** The values of a header, without the white space around them (RFC 9110 §5.5). */
+/** Returns the values of a header, without the white space around them (RFC 9110 §5.5). */
 export function getHeaderLines({ headers }: WireRequest, wanted: string): string[] {
   return headers
     .filter(([name]) => name.toLowerCase() === wanted)
     .map(([, value]) => value.replace(/^[ \t]+|[ \t]+$/g, ''))
 }
 
-/** Parses an order; undefined if the bytes are none. */
+/** @returns undefined if the bytes are not a valid order */
 export function parseOrder(bytes: Buffer): Order | undefined {
   const value = parseJson(bytes)
   if (typeof value !== 'object' || value === null || Object.keys(value).length !== 3) return
@@ -75,7 +76,7 @@ export function parseOrder(bytes: Buffer): Order | undefined {
 
 function parseJson(bytes: Buffer): unknown {
   try {
-    // JSON between systems is UTF-8, without a byte order mark (RFC 8259 §8.1).
+    // UTF-8 without a byte order mark (RFC 8259 §8.1).
     return JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes))
   } catch {
     return undefined
@@ -95,7 +96,7 @@ export function isText(value: unknown): value is string {
   )
 }
 
-/** Decimals are those of the shortest text that reads as the same double, as in RFC 8785. */
+/** Decimals are counted in the shortest text of the double, as RFC 8785 writes it. */
 export function isAmount(value: unknown): value is number {
   if (typeof value !== 'number' || !(value > 0 && value <= 99_999_999_999.9999)) return false
   return /^\d+(\.\d{1,4})?$/.test(String(value))
@@ -121,10 +122,10 @@ const STATUS: Partial<Record<ProblemCode, number>> = {
   'headers-too-large': 431,
 }
 
-/** Expects a problem document with this code, and nothing else. */
+/** Expects a problem document with this code. */
 export function expectProblem(response: WireResponse, code: ProblemCode): void {
   const { status, headers, text } = response
-  // One comparison: a failure shows the whole response.
+  // One comparison, so that a failure shows the whole response.
   expect({ status, type: headers['content-type'], document: JSON.parse(text) }).toEqual({
     status: STATUS[code],
     type: 'application/problem+json; charset=utf-8',
@@ -152,7 +153,7 @@ function expectFieldErrors(errors: unknown[]): void {
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 const INSTANT = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
 
-/** Expects the exact bytes of the contract, apart from the values that the service chooses. */
+/** Expects the 201 of this order; the service chooses only its id and time. */
 export function expectCreated(response: WireResponse, key: string, order: Order): void {
   const { status, headers, text } = response
   const { id, created_at } = status === 201 ? JSON.parse(text).order : {}

@@ -34,7 +34,7 @@ describe('GET /health/live', () => {
 
   test('is 200 without Postgres', async () => {
     const { port, proxy } = await startBehindProxy()
-    proxy.hush()
+    proxy.silence()
     expect((await live(port)).status).toBe(200)
   })
 
@@ -73,21 +73,21 @@ describe('GET /health/ready', () => {
   test('is 503 while Postgres is gone, and 200 when it is back', async () => {
     const { port, proxy } = await startBehindProxy()
     expect((await ready(port)).status).toBe(200)
-    proxy.hush()
-    proxy.cutAll()
+    proxy.silence()
+    proxy.resetAll()
     await until(async () => (await ready(port)).status === 503)
     expect((await ready(port)).json).toEqual({
       status: 'unavailable',
       postgres: 'down',
       redis: 'none',
     })
-    proxy.speak()
+    proxy.resume()
     await until(async () => (await ready(port)).status === 200)
   })
 
   test('is 503 while Postgres does not respond, before an order that waits for it fails', async () => {
     const { port, proxy } = await startBehindProxy()
-    proxy.hush()
+    proxy.silence()
     let hasFailed = false
     const order = send(port).finally(() => {
       hasFailed = true

@@ -226,10 +226,10 @@ test('order_once_postgres_up is 0 while Postgres does not respond, and then 1 ag
   const { port } = await startInstance({ database: { url } })
   const isUp = async () => (await scrape(port)).value('order_once_postgres_up')
   expect(await isUp()).toBe(1)
-  proxy.hush()
-  proxy.cutAll()
+  proxy.silence()
+  proxy.resetAll()
   await until(async () => (await isUp()) === 0)
-  proxy.speak()
+  proxy.resume()
   await until(async () => (await isUp()) === 1)
 })
 

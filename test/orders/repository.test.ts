@@ -7,7 +7,7 @@ import {
   type OrderToInsert,
   RowMismatchError,
 } from '../../src/orders/repository.ts'
-import { buildResponse } from '../../src/orders/response.ts'
+import { buildResponse } from '../../src/orders/schema.ts'
 import { openPostgresPool, type PostgresPool } from '../../src/stores/postgres-pool.ts'
 import { newKey, ORDER } from '../support/client.ts'
 import { anyOrder } from '../support/orders.ts'

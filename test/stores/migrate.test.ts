@@ -48,7 +48,7 @@ describe('the migrations', () => {
         where locktype = 'advisory' and not granted and datname = current_database()`
       return waiting.length > 0
     })
-    proxy.cutAll()
+    proxy.resetAll()
     await sql`select pg_advisory_unlock(${LOCKS.migration})`
     await migrated
     expect(await sql`select count(*)::int as count from orders`).toEqual([{ count: 0 }])
@@ -80,7 +80,8 @@ describe('the migrations', () => {
   test("contain the SQL of the package's records word for word", async () => {
     const baseline = await readSql('migrations/0000_baseline.sql')
     const records = await readSql('packages/idempotency/sql/idempotency-records.sql')
-    expect(baseline).toContain(records.trim())
+    // drizzle separates the statements of a migration by a line of its own.
+    expect(baseline.replaceAll('--> statement-breakpoint\n', '\n')).toContain(records.trim())
   })
 })
 

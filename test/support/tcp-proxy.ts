@@ -6,12 +6,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 /** A connection through the proxy. */
 interface Link {
   /** to the client */
-  near: Socket
+  client: Socket
   /** to the server behind the proxy */
-  far: Socket
+  server: Socket
 }
-
-const never = () => false as const
 
 /**
  * Passes bytes on between clients and a server on 127.0.0.1, or does what networks do to them. If the
@@ -21,17 +19,19 @@ export class TcpProxy {
   serverPort: number
   /** How long bytes take in each direction, in ms. */
   latencyMs = 0
-  /** Whether to pass on only a part of these bytes to the server, and then to cut their connection. */
-  tearsRequest: (bytes: Buffer) => false | { afterBytes: number } = never
-  /** Whether to drop these bytes from the server, and then to cut their connection. */
-  swallowsReply: (bytes: Buffer) => boolean = never
+  /** How many of these bytes to pass on to the server before the connection is closed; undefined: all. */
+  cutRequestAfter: (bytes: Buffer) => number | undefined = () => undefined
+  /** Whether to close the connection instead of passing on these bytes from the server. */
+  dropReply: (bytes: Buffer) => boolean = () => false
   readonly #server: Server
   readonly #links = new Set<Link>()
   #silent = false
 
   private constructor(serverPort: number) {
     this.serverPort = serverPort
-    this.#server = createServer({ pauseOnConnect: true, noDelay: true }, (near) => this.#link(near))
+    this.#server = createServer({ pauseOnConnect: true, noDelay: true }, (client) =>
+      this.#link(client),
+    )
   }
 
   /** Starts a proxy on a free port of 127.0.0.1. */
@@ -45,68 +45,68 @@ export class TcpProxy {
     return (this.#server.address() as AddressInfo).port
   }
 
-  /** The ports from which the server sees the present connections come. */
-  get farPorts(): number[] {
-    return [...this.#links].flatMap(({ far }) => far.localPort ?? [])
+  /** The client ports of the present connections, as the server sees them. */
+  get serverSidePorts(): number[] {
+    return [...this.#links].flatMap(({ server }) => server.localPort ?? [])
   }
 
   /** Resets all present connections. */
-  cutAll(): void {
-    for (const { near, far } of this.#links) {
-      near.resetAndDestroy()
-      far.resetAndDestroy()
+  resetAll(): void {
+    for (const { client, server } of this.#links) {
+      client.resetAndDestroy()
+      server.resetAndDestroy()
     }
   }
 
-  /** Passes nothing on until `speak`, but accepts connections. */
-  hush(): void {
+  /** Passes nothing on until `resume`, but accepts connections. */
+  silence(): void {
     this.#silent = true
-    for (const { near, far } of this.#links) {
-      near.pause()
-      far.pause()
+    for (const { client, server } of this.#links) {
+      client.pause()
+      server.pause()
     }
   }
 
   /** Passes on what was kept back, and what comes from now on. */
-  speak(): void {
+  resume(): void {
     this.#silent = false
-    for (const { near, far } of this.#links) {
-      near.resume()
-      far.resume()
+    for (const { client, server } of this.#links) {
+      client.resume()
+      server.resume()
     }
   }
 
   async close(): Promise<void> {
     this.#server.close()
-    this.cutAll()
+    this.resetAll()
     await once(this.#server, 'close')
   }
 
-  #link(near: Socket): void {
-    const far = connect({ host: '127.0.0.1', port: this.serverPort, noDelay: true })
-    const link = { near, far }
+  #link(client: Socket): void {
+    const server = connect({ host: '127.0.0.1', port: this.serverPort, noDelay: true })
+    const link = { client, server }
     this.#links.add(link)
-    const cut = () => {
-      near.destroy()
-      far.destroy()
+    const close = () => {
+      client.destroy()
+      server.destroy()
     }
-    const toFar = this.#channel(far)
-    const toNear = this.#channel(near)
+    const toServer = this.#channel(server)
+    const toClient = this.#channel(client)
 
-    near.on('data', (bytes) => {
-      const tear = this.tearsRequest(bytes)
-      if (!tear) return toFar.send(bytes)
-      // The rest would complete the torn statement.
-      near.removeAllListeners('data').resume()
-      far.write(bytes.subarray(0, tear.afterBytes), cut)
+    client.on('data', (bytes) => {
+      const count = this.cutRequestAfter(bytes)
+      if (count === undefined) return toServer.send(bytes)
+      // The rest would complete the statement.
+      client.removeAllListeners('data').resume()
+      server.write(bytes.subarray(0, count), close)
     })
-    far.on('data', (bytes) => {
-      if (this.swallowsReply(bytes)) cut()
-      else toNear.send(bytes)
+    server.on('data', (bytes) => {
+      if (this.dropReply(bytes)) close()
+      else toClient.send(bytes)
     })
     for (const [socket, onwards] of [
-      [near, toFar],
-      [far, toNear],
+      [client, toServer],
+      [server, toClient],
     ] as const) {
       socket.on('error', () => {}) // 'close' follows
       socket.on('close', () => {
@@ -114,25 +114,25 @@ export class TcpProxy {
         onwards.end()
       })
     }
-    if (this.#silent) far.pause()
-    else near.resume()
+    if (this.#silent) server.pause()
+    else client.resume()
   }
 
-  /** Passes on bytes, and in the end the end, in their order, each after the latency of its time. */
+  /** Passes on bytes and the end of the connection in their order, each after the present latency. */
   #channel(to: Socket) {
     let waiting = 0
     let last: Promise<unknown> = Promise.resolve()
-    const inTurn = (act: () => void) => {
-      if (this.latencyMs === 0 && waiting === 0) return act()
+    const runInOrder = (action: () => void) => {
+      if (this.latencyMs === 0 && waiting === 0) return action()
       waiting++
       last = Promise.all([last, sleep(this.latencyMs)]).then(() => {
         waiting--
-        act()
+        action()
       })
     }
     return {
-      send: (bytes: Buffer) => inTurn(() => void (to.writable && to.write(bytes))),
-      end: () => inTurn(() => to.destroySoon()),
+      send: (bytes: Buffer) => runInOrder(() => void (to.writable && to.write(bytes))),
+      end: () => runInOrder(() => to.destroySoon()),
     }
   }
 }

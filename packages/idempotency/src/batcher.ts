@@ -15,7 +15,7 @@ interface Sender {
 
 /**
  * Limits how many batches are in flight. Batchers that share a limit send at the same moments, one
- * batch each: so the other side wakes up once for all of them, and this process once for the replies.
+ * batch each: one round costs the server and this process less than several.
  */
 export class ConcurrencyLimit {
   readonly #maxInFlight: number
@@ -60,7 +60,7 @@ export interface BatcherOptions<Item, Result> {
   /**
    * Sends items, at most `maxItems` of them.
    *
-   * @returns one result an item, in their order; one that is a promise settles its own item alone
+   * @returns one result per item, in their order; a promise that rejects fails its own item alone
    * @throws if all the items fail together
    */
   send: (items: Item[]) => Promise<(Result | PromiseLike<Result>)[]>
@@ -120,8 +120,8 @@ export class Batcher<Item, Result> implements Sender {
     const { send, maxItems, onBatch } = this.#options
     const batch = this.#waiting.splice(0, maxItems)
     if (batch.length === 0) return
-    onBatch?.(batch.length)
     try {
+      onBatch?.(batch.length)
       const results = await send(batch.map(({ item }) => item))
       if (results.length !== batch.length) {
         throw new Error(`a batch of ${batch.length} items has ${results.length} results`)

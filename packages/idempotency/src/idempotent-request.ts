@@ -49,13 +49,13 @@ export function confirmReplay(request: IdempotentRequest, fingerprint: string): 
   request.outcome = 'replayed_database'
 }
 
-/** Notes the outcome. @returns the refusal of a request whose key belongs to another */
+/** Sets the outcome. @returns the refusal of a request whose key belongs to another */
 export function refuseMismatch(request: IdempotentRequest): Problem {
   request.outcome = 'mismatch'
   return problems.keyReused(request.mismatchStatus)
 }
 
-/** Notes the outcome. @returns the refusal of a duplicate of a request in flight */
+/** Sets the outcome. @returns the refusal of a duplicate of a request in flight */
 export function refuseInProgress(request: IdempotentRequest): Problem {
   request.outcome = 'in_progress'
   return problems.requestInProgress()

@@ -34,7 +34,7 @@ export function startLease(
 ): StoreOrRelease {
   const { store, remembers, maxBodyBytes, replayedHeaders, isRecoverable, onRelease } = options
   const { storeKey, fingerprint, token } = current
-  let hasEnded = false
+  let state: 'active' | 'completed' | 'released' = 'active'
 
   // Where nothing else is durable, a repeat after the lease would run the handler again.
   const level = isRecoverable ? 'debug' : 'warn'
@@ -46,8 +46,10 @@ export function startLease(
     if (reply.sent && reply.raw.closed) return releaseKey()
     try {
       const isRenewed = await store.renew(storeKey, fingerprint, token)
-      if (hasEnded && isRenewed) sendRelease() // it ended during the renewal
-      if (isRenewed) return
+      // The store may have processed the release first: then the renewal has claimed the key again.
+      // (After a completion nothing is released: the release could be processed before it.)
+      if (state === 'released' && isRenewed) await store.release(storeKey, token)
+      if (state !== 'active' || isRenewed) return
       clearInterval(heartbeat)
       request.log.warn('the lease was lost to another request while the handler ran')
     } catch (error) {
@@ -62,19 +64,16 @@ export function startLease(
   reply.raw.once('close', onClose)
 
   /** @returns whether this call ended the lease, and no earlier one */
-  function end(): boolean {
-    if (hasEnded) return false
-    hasEnded = true
+  function end(as: 'completed' | 'released'): boolean {
+    if (state !== 'active') return false
+    state = as
     clearInterval(heartbeat)
     reply.raw.off('close', onClose)
     return true
   }
 
   function releaseKey(): void {
-    if (end()) sendRelease()
-  }
-
-  function sendRelease(): void {
+    if (!end('released')) return
     onRelease()
     store.release(storeKey, token).catch(logFailure)
   }
@@ -92,7 +91,7 @@ export function startLease(
   return function storeOrRelease(sent) {
     const body = sent ?? '' // a 204 has no payload
     if (!isStorable(body)) return releaseKey()
-    if (!end()) return
+    if (!end('completed')) return
     const headers = readReplayedHeaders(reply, replayedHeaders)
     const response = { statusCode: reply.statusCode, headers, body }
     store.complete(storeKey, token, { fingerprint, response }).catch(logFailure)

@@ -1,4 +1,4 @@
-/** The Fastify plugin: runs the handlers behind it once a key. */
+/** The Fastify plugin: runs the handlers behind it once per key. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { withDeadline } from './deadline.ts'
@@ -35,32 +35,32 @@ const storeOrRelease = Symbol('storeOrRelease')
 
 export interface IdempotencyOptions {
   store: IdempotencyStore
-  /** whether a request without a key is refused, rather than handled without protection; true */
+  /** whether a request without a key is refused, rather than handled without protection; default: true */
   required?: boolean
-  /** the methods that are protected; POST and PATCH */
+  /** the methods that are protected; default: POST and PATCH */
   methods?: string[]
-  /** what the key belongs to, such as a tenant: the same key in two scopes is two keys; none */
+  /** what the key belongs to, such as a tenant: the same key in two scopes is two keys; default: none */
   scope?: (request: FastifyRequest) => string
-  /** what makes two requests the same; method, route, parameters, query and parsed body */
+  /** what makes two requests the same; default: method, route, parameters, query and parsed body */
   fingerprint?: (request: FastifyRequest) => string
-  /** whether a response with this status is stored, rather than its key released; below 500 */
+  /** whether a response with this status is stored, rather than its key released; default: below 500 */
   remembers?: (statusCode: number) => boolean
-  /** the largest response body that is stored, in bytes; 1 MiB */
+  /** the largest response body that is stored, in bytes; default: 1 MiB */
   maxBodyBytes?: number
-  /** the headers of a response that its replays repeat; `DEFAULT_REPLAYED_HEADERS` */
+  /** the headers of a response that its replays repeat; default: `DEFAULT_REPLAYED_HEADERS` */
   replayedHeaders?: string[]
-  /** 409, or the 422 of draft-ietf-httpapi-idempotency-key-header-07 §2.7; 409 */
+  /** 409, or the 422 of draft-ietf-httpapi-idempotency-key-header-07 §2.7; default: 409 */
   mismatchStatus?: 409 | 422
-  /** how long a claim may take, in ms; 1000 */
+  /** how long a claim may take, in ms; default: 1000 */
   storeTimeoutMs?: number
   /**
    * Looks for the key where the handler writes, if that is durable and refuses a key twice. With it,
    * requests go on without the store when it fails, and a completed request is never refused.
    */
   recover?: (key: string, request: FastifyRequest) => Promise<CompletedRequest | undefined>
-  /** how long a duplicate waits for the first request, unless it prefers another time, in ms; 0 */
+  /** how long a duplicate waits for the first request, unless it prefers another time, in ms; default: 0 */
   waitMs?: number
-  /** how many duplicates may wait at once: each has a connection and some kilobytes; 1000 */
+  /** how many duplicates may wait at once: each has a connection and some kilobytes; default: 1000 */
   maxWaiters?: number
   /** called whenever a key is released without a stored response */
   onRelease?: () => void
@@ -68,11 +68,11 @@ export interface IdempotencyOptions {
   onWaitersChange?: (count: number) => void
 }
 
-/** The longest wait that a client is granted: longer ones meet the time-outs of proxies. */
+/** The longest wait that a client is granted: proxies end longer ones. */
 export const MAX_WAIT_SECONDS = 30
 
 /**
- * Runs the handlers behind it once a key: claims the key before the handler, stores the response after
+ * Runs the handlers behind it once per key: claims the key before the handler, stores the response after
  * it, and replays that response to every repeat (draft-ietf-httpapi-idempotency-key-header-07).
  * Register it in the scope of the routes that it is to protect.
  */
@@ -96,7 +96,7 @@ export const idempotency = fastifyPlugin(
     app.addHook('preClose', async () => waiters.close())
 
     app.addHook('preHandler', async function idempotency(request, reply) {
-      if (!methods.includes(request.method)) return
+      if (request.is404 || !methods.includes(request.method)) return
       const key = readKey(request, required)
       if (key === undefined) return
       const current = createIdempotentRequest({
@@ -165,17 +165,28 @@ export const idempotency = fastifyPlugin(
     /** @throws {Problem} `store-unavailable`, if only the store can keep the request to one run */
     async function claimKey(current: IdempotentRequest, request: FastifyRequest): Promise<Claim> {
       const { storeKey, fingerprint, token } = current
+      const claim = store.claim(storeKey, fingerprint, token)
+      if ('state' in claim) return claim
       try {
-        const claim = store.claim(storeKey, fingerprint, token)
-        if ('state' in claim) return claim
         return await withDeadline(claim, storeTimeoutMs, 'the idempotency store did not respond')
       } catch (error) {
         request.log.debug({ err: error }, 'the key could not be claimed')
         if (recover) return { state: 'new' }
-        // The claim may have been made all the same.
-        store.release(storeKey, token).catch(() => {})
+        void releaseUncertainClaim(claim, current, request)
         throw problems.storeUnavailable()
       }
+    }
+
+    /** A claim that failed, or was too late, may have been made; a release must not overtake it. */
+    async function releaseUncertainClaim(
+      claim: Promise<Claim>,
+      { storeKey, token }: IdempotentRequest,
+      request: FastifyRequest,
+    ): Promise<void> {
+      await claim.catch(() => {})
+      await store.release(storeKey, token).catch((error) => {
+        request.log.debug({ err: error }, 'the claim could not be released')
+      })
     }
 
     /** Reads how long this request waits for the first one, in ms; its own preference comes first. */

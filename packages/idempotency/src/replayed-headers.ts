@@ -17,8 +17,8 @@ export const DEFAULT_REPLAYED_HEADERS = [
 ]
 
 /**
- * Headers that belong to one delivery: a session's cookie, the time, the state of a limit, and those of
- * one connection (RFC 9110 §7.6.1).
+ * Headers of one delivery: a session's cookie, the time, the state of a rate limit, and those of one
+ * connection (RFC 9110 §7.6.1).
  */
 const NEVER_REPLAYED =
   /^(set-cookie|date|age|connection|keep-alive|te|trailer|transfer-encoding|upgrade|proxy-.*|content-length|(x-)?ratelimit-.*|retry-after|x-request-id|idempotency-replayed|preference-applied)$/

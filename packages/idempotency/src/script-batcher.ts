@@ -18,15 +18,17 @@ export interface ScriptBatcherOptions<Item, Result> {
   repliesPerKey: number
   /** how many keys one call may have: Redis serves nothing else meanwhile */
   maxKeys: number
+  /** of the calls that may be in flight; those of a single key on a cluster are not limited */
   limit: ConcurrencyLimit
   runCall: RunCall
   getKey: (item: Item) => string
   /** the item's own arguments, as many for each item */
   getArguments: (item: Item) => Argument[]
+  /** reads the replies of one key; a rejection is the failure of this key alone */
   parseReplies: (replies: unknown[], item: Item) => Result | PromiseLike<Result>
 }
 
-type Argument = string | number
+type Argument = string | number | Buffer
 
 /** Defines a script of one key on the client. @returns a function that calls it */
 export function defineKeyScript(
@@ -72,27 +74,28 @@ export function createScriptBatcher<Item, Result>(
     },
   })
 
-  function callScript(items: Item[]): Promise<(Result | PromiseLike<Result>)[]> {
-    return runCall(async () => {
-      const keysAndArguments = [...items.map(getKey), ...items.flatMap(getArguments)]
+  async function callScript(items: Item[]): Promise<(Result | PromiseLike<Result>)[]> {
+    const keysAndArguments = [...items.map(getKey), ...items.flatMap(getArguments)]
+    const replies = await runCall(async () => {
       const replies = await command(items.length, ...keysAndArguments)
       if (replies.length !== items.length * repliesPerKey) {
         throw new Error(`${name} returned ${replies.length} replies for ${items.length} keys`)
       }
-      // Every key failed (out of memory, for example): fail the batch, so that it counts as one.
+      // Every key failed (out of memory, for example): fail the batch, so that it counts as a failure.
       if (replies[0] instanceof Error && replies.every(isErrorOrFiller(repliesPerKey))) {
         throw replies[0]
       }
-      return items.map((item, i) =>
-        parseReplies(replies.slice(i * repliesPerKey, (i + 1) * repliesPerKey), item),
-      )
+      return replies
     })
+    return items.map((item, i) =>
+      parseReplies(replies.slice(i * repliesPerKey, (i + 1) * repliesPerKey), item),
+    )
   }
 
   return (item) => batcher.add(item)
 }
 
-/** The first reply of a key tells whether it failed; the others fill its row. */
+/** The first reply of a key is an error if the key failed; its other replies are fillers. */
 const isErrorOrFiller = (repliesPerKey: number) => (reply: unknown, i: number) =>
   i % repliesPerKey !== 0 || reply instanceof Error
 

@@ -48,7 +48,7 @@ export class WaitQueue {
     let hasChanged = false
     let hasEnded = false
     let wake = () => {}
-    const untilWoken = () =>
+    const waitForWake = () =>
       new Promise<void>((resolve) => {
         wake = resolve
       })
@@ -59,7 +59,7 @@ export class WaitQueue {
     const timer = setTimeout(() => waiter.end(), ms)
     const waiter: Waiter = {
       waitForChange: async () => {
-        if (!hasChanged && !hasEnded) await untilWoken()
+        if (!hasChanged && !hasEnded) await waitForWake()
         hasChanged = false
         return !hasEnded
       },
@@ -76,7 +76,7 @@ export class WaitQueue {
     }
     this.#waiters.add(waiter)
     this.#onChange(this.#waiters.size)
-    await Promise.race([watching, untilWoken()])
+    await Promise.race([watching, waitForWake()])
     return waiter
   }
 

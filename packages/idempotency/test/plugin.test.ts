@@ -1,61 +1,19 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { type IncomingMessage, request } from 'node:http'
 import { Readable } from 'node:stream'
+import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify'
-import { describe, expect, onTestFinished, test, vi } from 'vitest'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import { freePort } from '../../../src/stores/embedded/free-port.ts'
 import { createGate } from '../../../test/support/gate.ts'
 import { until } from '../../../test/support/until.ts'
-import {
-  createMemoryStore,
-  errorHandler,
-  type IdempotencyOptions,
-  type IdempotencyStore,
-  idempotency,
-} from '../src/index.ts'
-
-type Handler = (request: FastifyRequest, reply: FastifyReply) => unknown
-
-const LEASE_MS = 30_000
-const memoryStore = () => createMemoryStore({ leaseMs: LEASE_MS, ttlMs: 86_400_000 })
-
-/** An application with one protected route, and how often its handler ran. */
-async function createApp(
-  handler: Handler,
-  options: Partial<IdempotencyOptions> = {},
-): Promise<{ app: FastifyInstance; runs: () => number }> {
-  let runs = 0
-  const app = fastify()
-  await app.register(errorHandler)
-  await app.register(idempotency, { store: memoryStore(), ...options })
-  app.route({
-    method: ['GET', 'POST', 'PUT'],
-    url: '/things/:id',
-    handler: (request, reply) => {
-      runs++
-      return handler(request, reply)
-    },
-  })
-  app.post('/others/:id', () => ({ other: true }))
-  onTestFinished(() => app.close())
-  return { app, runs: () => runs }
-}
-
-const post = (
-  app: FastifyInstance,
-  body: object = { a: 1 },
-  headers: Record<string, string> = {},
-) =>
-  app.inject({
-    method: 'POST',
-    url: '/things/1',
-    payload: body,
-    headers: { 'idempotency-key': 'key', ...headers },
-  })
+import { type IdempotencyStore, idempotency } from '../src/index.ts'
+import { createApp, memoryStore, post } from './support/app.ts'
 
 describe('the idempotency plugin', () => {
-  test('runs a handler once a key, and replays its status, headers and bytes', async () => {
+  test('runs a handler once per key, and replays its status, headers and bytes', async () => {
     const { app, runs } = await createApp((_request, reply) =>
       reply
         .code(202)
@@ -75,7 +33,7 @@ describe('the idempotency plugin', () => {
     expect(repeat.headers['x-own']).toBeUndefined()
   })
 
-  test('replays the headers that it is told to', async () => {
+  test('replays the headers of its options', async () => {
     const { app } = await createApp(
       (_request, reply) => reply.header('X-Own', 'own').send('done'),
       {
@@ -94,7 +52,7 @@ describe('the idempotency plugin', () => {
     'X-RateLimit-Remaining',
     'RateLimit-Reset',
     'Retry-After',
-  ])('never replays %s: not by default, and to ask for it is an error', async (name) => {
+  ])('never replays %s: it is an error in the options', async (name) => {
     await expect(
       Promise.resolve(
         fastify().register(idempotency, { store: memoryStore(), replayedHeaders: [name] }),
@@ -110,7 +68,7 @@ describe('the idempotency plugin', () => {
     expect((await post(app)).headers['set-cookie']).toBeUndefined()
   })
 
-  test('replays bytes as they were', async () => {
+  test('replays the same bytes', async () => {
     const bytes = Buffer.from([0x00, 0xff, 0xc3, 0x28])
     const { app, runs } = await createApp((_request, reply) => reply.send(bytes))
     expect((await post(app)).rawPayload).toEqual(bytes)
@@ -118,7 +76,7 @@ describe('the idempotency plugin', () => {
     expect(runs()).toBe(1)
   })
 
-  test('replays an response without a body', async () => {
+  test('replays a response without a body', async () => {
     const { app, runs } = await createApp((_request, reply) => reply.code(204).send())
     await post(app)
     expect(await post(app)).toMatchObject({ statusCode: 204, body: '' })
@@ -133,19 +91,18 @@ describe('the idempotency plugin', () => {
     expect((await post(app)).headers['content-encoding']).toBe('gzip')
   })
 
-  test('leaves the errors of its application as they are', async () => {
+  test('does not change the errors of its application', async () => {
     const { app } = await createApp(() => {
       throw Object.assign(new Error('Pay first.'), { statusCode: 402 })
     })
     expect((await post(app)).json()).toEqual({
-      type: 'about:blank',
-      title: 'Payment Required',
-      status: 402,
-      detail: 'Pay first.',
+      statusCode: 402,
+      error: 'Payment Required',
+      message: 'Pay first.',
     })
   })
 
-  test('tells another query under the key, and refuses a body without canonical form', async () => {
+  test('refuses another query under the key, and a body without canonical form', async () => {
     const { app } = await createApp(() => 'done')
     await post(app)
     const headers = { 'idempotency-key': 'key' }
@@ -161,7 +118,7 @@ describe('the idempotency plugin', () => {
     expect(infinite).toMatchObject({ statusCode: 400 })
   })
 
-  test('tells another body, another parameter and another route under the key', async () => {
+  test('refuses another body, another parameter and another route under the key', async () => {
     const { app, runs } = await createApp(() => 'done')
     await post(app)
     expect((await post(app, { a: 2 })).json().code).toBe('idempotency-key-reused')
@@ -179,7 +136,7 @@ describe('the idempotency plugin', () => {
     expect(runs()).toBe(1)
   })
 
-  test('takes two tenants with one key for strangers, whatever their names are', async () => {
+  test('keeps the same key of two scopes apart, whatever their names are', async () => {
     const { app, runs } = await createApp((request) => String(request.headers['x-tenant']), {
       scope: (request) => String(request.headers['x-tenant']),
     })
@@ -192,7 +149,7 @@ describe('the idempotency plugin', () => {
     expect(runs()).toBe(3)
   })
 
-  test('takes a fingerprint of one own making', async () => {
+  test('compares requests by the fingerprint of its options', async () => {
     const { app, runs } = await createApp(() => 'done', {
       fingerprint: ({ body }) => String((body as { a: number }).a),
     })
@@ -202,7 +159,7 @@ describe('the idempotency plugin', () => {
     expect(runs()).toBe(1)
   })
 
-  test('lets other methods pass', async () => {
+  test('does not protect other methods', async () => {
     const { app, runs } = await createApp(() => 'done')
     for (const method of ['GET', 'PUT', 'PUT'] as const) {
       expect((await app.inject({ method, url: '/things/1' })).statusCode).toBe(200)
@@ -210,7 +167,7 @@ describe('the idempotency plugin', () => {
     expect(runs()).toBe(3)
   })
 
-  test('protects the methods that it is told to', async () => {
+  test('protects the methods of its options', async () => {
     const { app, runs } = await createApp(() => 'done', { methods: ['PUT'] })
     const put = () =>
       app.inject({ method: 'PUT', url: '/things/1', headers: { 'idempotency-key': 'key' } })
@@ -219,7 +176,7 @@ describe('the idempotency plugin', () => {
     expect(runs()).toBe(1)
   })
 
-  test('refuses a request without a key, or lets it pass unprotected if it may be left out', async () => {
+  test('refuses a request without a key, or handles it without protection if no key is required', async () => {
     const strict = await createApp(() => 'done')
     const without = (app: FastifyInstance) => app.inject({ method: 'POST', url: '/things/1' })
     expect((await without(strict.app)).json().code).toBe('idempotency-key-missing')
@@ -229,21 +186,21 @@ describe('the idempotency plugin', () => {
     expect(lax.runs()).toBe(2)
   })
 
-  test.each([200, 201, 302, 400, 404, 422, 429])('remembers an response of %i', async (status) => {
+  test.each([200, 201, 302, 400, 404, 422, 429])('stores a response of %i', async (status) => {
     const { app, runs } = await createApp((_request, reply) => reply.code(status).send({ status }))
     const first = await post(app)
     expect(await post(app)).toMatchObject({ statusCode: status, body: first.body })
     expect(runs()).toBe(1)
   })
 
-  test.each([500, 502, 503])('frees the key after an response of %i', async (status) => {
+  test.each([500, 502, 503])('releases the key after a response of %i', async (status) => {
     const { app, runs } = await createApp((_request, reply) => reply.code(status).send({ status }))
     await post(app)
     await post(app)
     expect(runs()).toBe(2)
   })
 
-  test('remembers the statuses that it is told to', async () => {
+  test('stores the statuses of its options', async () => {
     const { app, runs } = await createApp((_request, reply) => reply.code(404).send({}), {
       remembers: (status) => status < 300,
     })
@@ -252,7 +209,7 @@ describe('the idempotency plugin', () => {
     expect(runs()).toBe(2)
   })
 
-  test('frees the key when the handler throws, for another body too', async () => {
+  test('releases the key when the handler throws, for another body too', async () => {
     const { app, runs } = await createApp(() => {
       throw new Error('no')
     })
@@ -261,7 +218,7 @@ describe('the idempotency plugin', () => {
     expect(runs()).toBe(2)
   })
 
-  test('passes a stream on, and does not remember it', async () => {
+  test('sends a stream, and does not store it', async () => {
     const { app, runs } = await createApp((_request, reply) =>
       reply.type('text/plain').send(Readable.from(['str', 'eam'])),
     )
@@ -270,7 +227,7 @@ describe('the idempotency plugin', () => {
     expect(runs()).toBe(2)
   })
 
-  test('passes a body on that is larger than it remembers', async () => {
+  test('sends a body that is larger than maxBodyBytes, and does not store it', async () => {
     const { app, runs } = await createApp(() => 'ü'.repeat(50), { maxBodyBytes: 99 })
     expect((await post(app)).body).toBe('ü'.repeat(50))
     await post(app)
@@ -281,7 +238,7 @@ describe('the idempotency plugin', () => {
     expect(fitting.runs()).toBe(1)
   })
 
-  test('frees the key when the handler takes over the reply and ends it', async () => {
+  test('releases the key when the handler takes over the reply and closes it', async () => {
     const { app, runs } = await createApp((_request, reply) => {
       reply.hijack()
       reply.raw.destroy()
@@ -296,12 +253,12 @@ describe('the idempotency plugin', () => {
     })
   })
 
-  test('refuses with 503 while its store fails, if the handler has no last word of its own', async () => {
-    const abandoned: string[] = []
+  test('refuses with 503 while its store fails, if there is no durable record', async () => {
+    const released: string[] = []
     const store: IdempotencyStore = {
       ...memoryStore(),
       claim: () => Promise.reject(new Error('down')),
-      release: async (key) => void abandoned.push(key),
+      release: async (key) => void released.push(key),
     }
     const { app, runs } = await createApp(() => 'done', { store })
     const reply = await post(app)
@@ -309,23 +266,23 @@ describe('the idempotency plugin', () => {
     expect(reply.json().code).toBe('store-unavailable')
     expect(reply.headers['retry-after']).toBe('1')
     expect(runs()).toBe(0)
-    expect(abandoned).toEqual(['key'])
+    expect(released).toEqual(['key'])
   })
 
-  test('refuses with 503 when its store does not response in time', async () => {
+  test('refuses with 503 when its store does not respond in time', async () => {
     const store = { ...memoryStore(), claim: () => new Promise<never>(() => {}) }
     const { app } = await createApp(() => 'done', { store, storeTimeoutMs: 10 })
     expect((await post(app)).json().code).toBe('store-unavailable')
   })
 
-  test('goes on without its store if the handler has a last word of its own', async () => {
+  test('goes on without its store if there is a durable record', async () => {
     const store = { ...memoryStore(), claim: () => Promise.reject(new Error('down')) }
     const { app, runs } = await createApp(() => 'done', { store, recover: async () => undefined })
     expect((await post(app)).body).toBe('done')
     expect(runs()).toBe(1)
   })
 
-  test('gives the client its response though it cannot be remembered', async () => {
+  test('sends a response that cannot be stored', async () => {
     const failing = () => Promise.reject(new Error('down'))
     const { app } = await createApp(() => 'done', {
       store: { ...memoryStore(), complete: failing },
@@ -333,7 +290,7 @@ describe('the idempotency plugin', () => {
     expect((await post(app)).body).toBe('done')
   })
 
-  test('asks the durable record before it refuses, and replays what that knows', async () => {
+  test('looks for a durable record before it refuses, and replays its response', async () => {
     const store = memoryStore()
     const response = { statusCode: 201, headers: { etag: '"1"' }, body: 'recovered' }
     const { app, runs } = await createApp(() => 'done', {
@@ -349,57 +306,7 @@ describe('the idempotency plugin', () => {
     expect(runs()).toBe(0)
   })
 
-  test('keeps the lease of a handler that is slower than it, and its owner alone completes', async () => {
-    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
-    onTestFinished(() => void vi.useRealTimers())
-    let now = 0
-    const store = createMemoryStore({ leaseMs: LEASE_MS, ttlMs: 86_400_000, now: () => now })
-    const gate = createGate()
-    const { app, runs } = await createApp(
-      async () => {
-        await gate.pass()
-        return 'done'
-      },
-      { store },
-    )
-    const slow = post(app)
-    await until(() => gate.arrived === 1)
-    for (let third = 0; third < 9; third++) {
-      now += LEASE_MS / 3
-      await vi.advanceTimersByTimeAsync(LEASE_MS / 3)
-    }
-    expect((await post(app)).json().code).toBe('request-in-progress')
-    gate.open()
-    expect((await slow).body).toBe('done')
-    expect((await post(app)).headers['idempotency-replayed']).toBe('true')
-    expect(runs()).toBe(1)
-    expect(vi.getTimerCount()).toBe(0)
-  })
-
-  test('lets go of a lease that it has lost, and does not disturb who has it now', async () => {
-    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
-    onTestFinished(() => void vi.useRealTimers())
-    let now = 0
-    const store = createMemoryStore({ leaseMs: LEASE_MS, ttlMs: 86_400_000, now: () => now })
-    const gate = createGate()
-    const { app } = await createApp(
-      async () => {
-        await gate.pass()
-        return 'of the old owner'
-      },
-      { store, fingerprint: () => 'f' },
-    )
-    const slow = post(app)
-    await until(() => gate.arrived === 1)
-    now += LEASE_MS
-    await store.claim('key', 'f', 'new owner')
-    await vi.advanceTimersByTimeAsync(LEASE_MS)
-    gate.open()
-    await slow
-    expect((await post(app)).json().code).toBe('request-in-progress')
-  })
-
-  test('recognises its own claim when the reply to it was lost', async () => {
+  test('releases a claim that was made although the store failed', async () => {
     const inner = memoryStore()
     let lost = 1
     const store: IdempotencyStore = {
@@ -415,6 +322,85 @@ describe('the idempotency plugin', () => {
     expect((await post(app)).body).toBe('done')
     expect((await post(app)).headers['idempotency-replayed']).toBe('true')
     expect(runs()).toBe(1)
+  })
+
+  test('releases a claim that was made too late, after it was made', async () => {
+    const inner = memoryStore()
+    const gate = createGate()
+    let isClaimed = false
+    const store: IdempotencyStore = {
+      ...inner,
+      claim: async (...args) => {
+        await gate.pass()
+        const claim = await inner.claim(...args)
+        isClaimed = true
+        return claim
+      },
+    }
+    const { app } = await createApp(() => 'done', { store, storeTimeoutMs: 10 })
+    expect((await post(app)).json().code).toBe('store-unavailable')
+    gate.open()
+    await until(() => isClaimed)
+    await until(async () => (await inner.claim('key', 'f', 'other')).state === 'new')
+  })
+
+  test('does not protect a path without a route', async () => {
+    const { app } = await createApp(() => 'done')
+    const unknown = (headers = {}) => app.inject({ method: 'POST', url: '/unknown', headers })
+    expect((await unknown()).statusCode).toBe(404)
+    await unknown({ 'idempotency-key': 'key' })
+    expect((await post(app)).body).toBe('done')
+  })
+
+  test('stores the refusal of a hook registered after it, and none of a hook registered before it', async () => {
+    const statuses = { before: 401, after: 200 }
+    let refusals = 0
+    const refuse =
+      (name: keyof typeof statuses) => async (_: FastifyRequest, reply: FastifyReply) => {
+        if (statuses[name] === 200) return
+        refusals++
+        return reply.code(statuses[name]).send(name)
+      }
+    const app = fastify()
+    onTestFinished(() => app.close())
+    app.addHook('preHandler', refuse('before'))
+    await app.register(idempotency, { store: memoryStore() })
+    app.addHook('preHandler', refuse('after'))
+    app.post('/things/:id', () => 'done')
+
+    expect((await post(app)).body).toBe('before')
+    statuses.before = 200
+    statuses.after = 403
+    expect((await post(app)).body).toBe('after')
+    const repeat = await post(app)
+    expect(repeat).toMatchObject({ statusCode: 403, body: 'after' })
+    expect(repeat.headers['idempotency-replayed']).toBe('true')
+    expect(refusals).toBe(2)
+  })
+
+  test('stores the payload before the onSend hooks registered after it, which change each replay too', async () => {
+    const app = fastify()
+    onTestFinished(() => app.close())
+    await app.register(idempotency, { store: memoryStore() })
+    let deliveries = 0
+    app.addHook('onSend', async (_request, _reply, payload) => `${payload} ${++deliveries}`)
+    app.post('/things/:id', () => 'done')
+    expect((await post(app)).body).toBe('done 1')
+    expect((await post(app)).body).toBe('done 2')
+  })
+
+  test('refuses several keys, which arrive joined by a comma', async () => {
+    const { app, runs } = await createApp(() => 'done')
+    const { port } = new URL(await app.listen({ port: 0, host: '127.0.0.1' }))
+    const reply = await new Promise<IncomingMessage>((resolve, reject) => {
+      const headers = { 'idempotency-key': ['key', 'key'] }
+      request({ port, host: '127.0.0.1', method: 'POST', path: '/things/1', headers }, resolve)
+        .on('error', reject)
+        .end()
+    })
+    expect(reply.statusCode).toBe(400)
+    expect(JSON.parse(await text(reply)).code).toBe('idempotency-key-invalid')
+    expect(runs()).toBe(0)
   })
 })
 

@@ -11,7 +11,7 @@ test.each([
   ['wait=10; foo="bar", handling=strict', 10],
   [['respond-async', 'wait=10'], 10],
   ['wait=10, wait=20', 10],
-])('Prefer: %s asks to wait', (header, seconds) => {
+])('Prefer: %s prefers to wait', (header, seconds) => {
   expect(parsePreferredWait(header)).toBe(seconds)
 })
 
@@ -25,6 +25,6 @@ test.each([
   ['wait=1.5'],
   ['wait=ten'],
   ['await=10'],
-])('Prefer: %s says nothing of a wait', (header) => {
+])('Prefer: %s has no wait that can be read', (header) => {
   expect(parsePreferredWait(header)).toBeUndefined()
 })

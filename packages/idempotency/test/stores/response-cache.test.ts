@@ -1,25 +1,22 @@
 import { expect, test } from 'vitest'
 import { cacheRepeats } from '../../src/stores/response-cache.ts'
-import type { Claim, IdempotencyStore } from '../../src/stores/store.ts'
+import type { Claim } from '../../src/stores/store.ts'
 
 const response = { statusCode: 201, headers: { 'content-type': 'a/b' }, body: 'x' }
 
-/** A store that finds this under every key, counted, and a cache before it. */
-function open(found: Claim, { maxBytes = 1_000_000 } = {}) {
+/** A cache in front of a store that finds this under every key; counts the claims that reach the store. */
+function createCache(found: Claim, { maxBytes = 1_000_000 } = {}) {
   let claims = 0
   let now = 0
-  const store: IdempotencyStore = {
-    leaseMs: 1,
-    claim: async () => {
+  const claim = cacheRepeats(
+    async () => {
       claims++
       return found
     },
-    complete: async () => {},
-    release: async () => {},
-  }
-  const cached = cacheRepeats(store, { maxBytes, now: () => now })
+    { maxBytes, now: () => now },
+  )
   return {
-    claim: (key: string, fingerprint = 'v1:a') => cached.claim(key, fingerprint, 'token'),
+    claim: (key: string, fingerprint = 'v1:a') => claim(key, fingerprint, 'token'),
     claims: () => claims,
     pass: (ms: number) => {
       now += ms
@@ -27,8 +24,8 @@ function open(found: Claim, { maxBytes = 1_000_000 } = {}) {
   }
 }
 
-test('an response is asked for once, and then known for as long as the store remembers it', async () => {
-  const { claim, claims, pass } = open({ state: 'completed', response, remainingMs: 1_000 })
+test('a repeated response is read from the store once, and cached for as long as the store keeps it', async () => {
+  const { claim, claims, pass } = createCache({ state: 'completed', response, remainingMs: 1_000 })
   for (let i = 0; i < 3; i++)
     expect(await claim('a')).toMatchObject({ state: 'completed', response })
   expect(claims()).toBe(1)
@@ -40,8 +37,8 @@ test('an response is asked for once, and then known for as long as the store rem
   expect(claims()).toBe(2)
 })
 
-test('another request under a known key is a mismatch, and asks for nothing', async () => {
-  const { claim, claims } = open({ state: 'completed', response, remainingMs: 1_000 })
+test('another request under a cached key is a mismatch, without a call to the store', async () => {
+  const { claim, claims } = createCache({ state: 'completed', response, remainingMs: 1_000 })
   await claim('a')
   expect(await claim('a', 'v1:b')).toEqual({ state: 'mismatch', isCompleted: true })
   expect(claims()).toBe(1)
@@ -52,14 +49,14 @@ test.each<Claim>([
   { state: 'in_flight' },
   { state: 'mismatch', isCompleted: false },
   { state: 'completed', response },
-])('what may change, or ends at a time unknown, is asked for each time: %j', async (found) => {
-  const { claim, claims } = open(found)
+])('what may change, or expires at an unknown time, is not cached: %j', async (found) => {
+  const { claim, claims } = createCache(found)
   for (let i = 0; i < 3; i++) expect(await claim('a')).toEqual(found)
   expect(claims()).toBe(3)
 })
 
-test('the memory is bounded: the answers repeated longest ago are asked for again', async () => {
-  const { claim, claims } = open(
+test('the cache is bounded: the responses repeated longest ago are dropped', async () => {
+  const { claim, claims } = createCache(
     { state: 'completed', response, remainingMs: 1_000 },
     { maxBytes: 900 },
   )

@@ -1,44 +1,74 @@
-import { drizzle } from 'drizzle-orm/postgres-js'
+import { readFile } from 'node:fs/promises'
+import type { Redis } from 'ioredis'
 import postgres from 'postgres'
 import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
-import { emptyDatabase, emptyRedisSpace, hasRedis } from '../../../../test/support/stores.ts'
+import {
+  createEmptyDatabase,
+  emptyDatabase,
+  emptyRedisSpace,
+  hasRedis,
+} from '../../../../test/support/stores.ts'
+import { until } from '../../../../test/support/until.ts'
 import { createMemoryStore } from '../../src/stores/memory-store.ts'
-import { createPostgresStore } from '../../src/stores/postgres-store.ts'
+import { createPostgresStore, deleteExpiredRecords } from '../../src/stores/postgres-store.ts'
 import { createRedisStore } from '../../src/stores/redis-store.ts'
 import type { IdempotencyStore, StoredResponse } from '../../src/stores/store.ts'
 
 const LEASE_MS = 30_000
 const TTL_MS = 86_400_000
 const reports: string[] = []
-const report = (key: string) => void reports.push(key)
-const OPTIONS = { leaseMs: LEASE_MS, ttlMs: TTL_MS, report }
+const OPTIONS = {
+  leaseMs: LEASE_MS,
+  ttlMs: TTL_MS,
+  reportCorruptRecord: (key: string) => void reports.push(key),
+}
 
-/** An empty store, and a way to let time pass for it. */
+/** An empty store, and ways to age and to damage its record of `key`. */
 interface Fixture {
   store: IdempotencyStore
+  /** lets time pass */
   pass(ms: number): Promise<unknown>
-  /** puts a record under the key that says this; not for a process's own memory */
+  /** deletes the record */
+  lose?(): Promise<unknown>
+  /** replaces the record by this text */
   corrupt?(text: string): Promise<unknown>
+}
+
+/** @returns a function that advances the clock of this process, in ms, until the end of the test */
+function mockClock(): (ms: number) => void {
+  let offset = 0
+  const readClock = performance.now.bind(performance)
+  const clock = vi.spyOn(performance, 'now').mockImplementation(() => readClock() + offset)
+  onTestFinished(() => clock.mockRestore())
+  return (ms) => {
+    offset += ms
+  }
+}
+
+/** A pool of connections, as an application would pass it to the store. */
+function connect(url: string) {
+  const pool = postgres(url)
+  onTestFinished(() => pool.end())
+  return (text: string, values: unknown[] = []) => pool.unsafe(text, values as never[])
 }
 
 const fixtures: Record<string, () => Promise<Fixture>> = {
   memory: async () => {
-    let now = 0
-    return {
-      store: createMemoryStore({ ...OPTIONS, now: () => now }),
-      pass: async (ms) => {
-        now += ms
-      },
-    }
+    const advanceClock = mockClock()
+    return { store: createMemoryStore(OPTIONS), pass: async (ms) => advanceClock(ms) }
   },
   postgres: async () => {
     const { url, sql } = await emptyDatabase()
-    const database = drizzle(postgres(url))
-    onTestFinished(() => database.$client.end())
+    const advanceClock = mockClock()
     return {
-      store: createPostgresStore(database, OPTIONS),
-      pass: (ms) =>
-        sql`update idempotency_records set expires_at = expires_at - ${`${ms} milliseconds`}::interval`,
+      store: createPostgresStore(connect(url), OPTIONS),
+      pass: (ms) => {
+        advanceClock(ms)
+        return sql`
+          update idempotency_records
+          set expires_at = expires_at - ${`${ms} milliseconds`}::interval`
+      },
+      lose: () => sql`delete from idempotency_records`,
       corrupt: (text) => sql`
         insert into idempotency_records (key, fingerprint, token, response, expires_at)
         values (${key}, 'v1:a', 'token', ${text}, now() + interval '1 hour')`,
@@ -47,9 +77,14 @@ const fixtures: Record<string, () => Promise<Fixture>> = {
   ...(hasRedis && {
     redis: async () => {
       const { redis } = await emptyRedisSpace()
+      const advanceClock = mockClock()
       return {
         store: createRedisStore(redis, OPTIONS),
-        pass: async (ms) => redis.pexpire(KEY, (await redis.pttl(KEY)) - ms),
+        pass: async (ms) => {
+          advanceClock(ms)
+          return redis.pexpire(KEY, (await redis.pttl(KEY)) - ms)
+        },
+        lose: () => redis.del(KEY),
         corrupt: (text) => redis.set(KEY, text),
       }
     },
@@ -61,7 +96,7 @@ const KEY = `idemp:${key}`
 const response: StoredResponse = {
   statusCode: 201,
   headers: { 'content-type': 'application/json; charset=utf-8' },
-  body: '{"order":{"item":"b\u00f6\ud83d\ude00k \\"token\\":\\"x\\""}}',
+  body: '{"order":{"item":"b\u00f6\ud83d\ude00k"}}',
 }
 const request = { fingerprint: 'v1:a', response }
 
@@ -81,12 +116,12 @@ describe.each(Object.keys(fixtures))('the %s store', (name) => {
     expect(claims.filter(({ state }) => state === 'in_flight')).toHaveLength(199)
   })
 
-  test('knows its own claim when it is sent again', async () => {
+  test('accepts a claim that is sent twice', async () => {
     await store.claim(key, 'v1:a', 'token')
     expect(await store.claim(key, 'v1:a', 'token')).toEqual({ state: 'new' })
   })
 
-  test('tells another request under the key, in flight and answered, and changes nothing', async () => {
+  test('reports a mismatch with another request, in flight or completed, and changes nothing', async () => {
     await store.claim(key, 'v1:a', 'token')
     const claimOther = () => store.claim(key, 'v1:b', 'other')
     expect(await claimOther()).toEqual({ state: 'mismatch', isCompleted: false })
@@ -95,20 +130,20 @@ describe.each(Object.keys(fixtures))('the %s store', (name) => {
     expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({ state: 'completed', response })
   })
 
-  test('frees an abandoned key', async () => {
+  test('frees a released key', async () => {
     await store.claim(key, 'v1:a', 'token')
     await store.release(key, 'token')
     expect(await store.claim(key, 'v1:b', 'other')).toEqual({ state: 'new' })
   })
 
-  test('lets nobody but the owner complete or release', async () => {
+  test('lets only the owner complete or release', async () => {
     await store.claim(key, 'v1:a', 'token')
     await store.release(key, 'other')
     await store.complete(key, 'other', { ...request, fingerprint: 'v1:b' })
     expect(await store.claim(key, 'v1:a', 'third')).toEqual({ state: 'in_flight' })
   })
 
-  test('keeps the first response: neither its owner nor anyone changes or drops it', async () => {
+  test('keeps the first response: not even its owner can replace or release it', async () => {
     await store.claim(key, 'v1:a', 'token')
     await store.complete(key, 'token', request)
     await store.complete(key, 'token', { ...request, response: { ...response, body: 'other' } })
@@ -116,12 +151,12 @@ describe.each(Object.keys(fixtures))('the %s store', (name) => {
     expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({ state: 'completed', response })
   })
 
-  test('takes an response for a key that it has forgotten', async () => {
+  test('stores the response of an owner whose claim is lost', async () => {
     await store.complete(key, 'token', request)
     expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({ state: 'completed', response })
   })
 
-  test('holds a claim for its lease, and not longer', async () => {
+  test('keeps a claim for one lease, and no longer', async () => {
     await store.claim(key, 'v1:a', 'token')
     await pass(LEASE_MS - 1_000)
     expect(await store.claim(key, 'v1:a', 'other')).toEqual({ state: 'in_flight' })
@@ -129,7 +164,49 @@ describe.each(Object.keys(fixtures))('the %s store', (name) => {
     expect(await store.claim(key, 'v1:a', 'other')).toEqual({ state: 'new' })
   })
 
-  test('fences an owner whose lease has run out and whose key another has claimed', async () => {
+  test('renews a claim for one lease from then on', async () => {
+    await store.claim(key, 'v1:a', 'token')
+    for (let i = 0; i < 3; i++) {
+      await pass(LEASE_MS - 1_000)
+      expect(await store.renew(key, 'v1:a', 'token')).toBe(true)
+    }
+    await pass(LEASE_MS - 1_000)
+    expect(await store.claim(key, 'v1:a', 'other')).toEqual({ state: 'in_flight' })
+    await pass(1_000)
+    expect(await store.claim(key, 'v1:a', 'other')).toEqual({ state: 'new' })
+  })
+
+  test('does not renew the claim of another token, and changes nothing', async () => {
+    await store.claim(key, 'v1:a', 'token')
+    await pass(1_000)
+    expect(await store.renew(key, 'v1:b', 'other')).toBe(false)
+    expect(await store.claim(key, 'v1:a', 'third')).toEqual({ state: 'in_flight' })
+    await pass(LEASE_MS - 1_000)
+    expect(await store.claim(key, 'v1:a', 'third')).toEqual({ state: 'new' })
+  })
+
+  test('does not renew a completed record, and keeps its response', async () => {
+    await store.claim(key, 'v1:a', 'token')
+    await store.complete(key, 'token', request)
+    expect(await store.renew(key, 'v1:a', 'token')).toBe(false)
+    expect(await store.renew(key, 'v1:a', 'other')).toBe(false)
+    await pass(LEASE_MS)
+    expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({ state: 'completed', response })
+  })
+
+  test('claims the key again by a renewal after the lease has ended', async () => {
+    await store.claim(key, 'v1:a', 'token')
+    await pass(LEASE_MS)
+    expect(await store.renew(key, 'v1:a', 'token')).toBe(true)
+    expect(await store.claim(key, 'v1:b', 'other')).toEqual({
+      state: 'mismatch',
+      isCompleted: false,
+    })
+    await pass(LEASE_MS)
+    expect(await store.claim(key, 'v1:b', 'other')).toEqual({ state: 'new' })
+  })
+
+  test('fences an owner whose lease has ended and whose key another has claimed', async () => {
     await store.claim(key, 'v1:a', 'old')
     await pass(LEASE_MS)
     await store.claim(key, 'v1:b', 'new')
@@ -141,7 +218,7 @@ describe.each(Object.keys(fixtures))('the %s store', (name) => {
     expect(await store.claim(key, 'v1:b', 'third')).toMatchObject({ state: 'completed', response })
   })
 
-  test('renews a claim that its owner sends again', async () => {
+  test('extends the lease of a claim that is sent twice', async () => {
     await store.claim(key, 'v1:a', 'token')
     await pass(LEASE_MS - 1_000)
     expect(await store.claim(key, 'v1:a', 'token')).toEqual({ state: 'new' })
@@ -149,14 +226,14 @@ describe.each(Object.keys(fixtures))('the %s store', (name) => {
     expect(await store.claim(key, 'v1:a', 'other')).toEqual({ state: 'in_flight' })
   })
 
-  test('lets an owner complete whose lease ran out, if nobody has claimed the key since', async () => {
+  test('lets an owner complete after its lease, if the key has not been claimed since', async () => {
     await store.claim(key, 'v1:a', 'token')
     await pass(LEASE_MS)
     await store.complete(key, 'token', request)
     expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({ state: 'completed', response })
   })
 
-  test('does not claim again for an owner whose request was answered', async () => {
+  test('does not let an owner claim a key again that it has completed', async () => {
     await store.claim(key, 'v1:a', 'token')
     await store.complete(key, 'token', request)
     expect(await store.claim(key, 'v1:a', 'token')).toMatchObject({ state: 'completed', response })
@@ -175,15 +252,35 @@ describe.each(Object.keys(fixtures))('the %s store', (name) => {
     ['text', 'plain'],
     ['bytes', Buffer.from([0x00, 0xff, 0xc3, 0x28, 0x80, 0x0a])],
     ['nothing', ''],
+  ])('returns a body of %s, and headers of several values, unchanged', async (_name, body) => {
+    const headers = { 'content-type': 'a/b', link: ['<a>; rel="x"', '<b>; rel="y"'] }
+    const other = { statusCode: 202, headers, body }
+    await store.complete(key, 'token', { ...request, response: other })
+    expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({
+      state: 'completed',
+      response: other,
+    })
+  })
+
+  const QUOTED_CLAIM = '{"state":"in_flight","payload_hash":"v1:a","token":"token"}'
+  test.each([
+    ['the text of a token', '{"token":"token"}'],
+    ['a claim', QUOTED_CLAIM],
+    ['a claim in a string', JSON.stringify(QUOTED_CLAIM)],
   ])(
-    'gives back a body of %s, and headers of several values, as they were',
+    'does not take a response that contains %s, and such headers, for a claim',
     async (_name, body) => {
-      const headers = { 'content-type': 'a/b', link: ['<a>; rel="x"', '<b>; rel="y"'] }
-      const other = { statusCode: 202, headers, body }
-      await store.complete(key, 'token', { ...request, response: other })
-      expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({
+      const headers = { token: 'token', state: 'in_flight', 'x-claim': QUOTED_CLAIM }
+      const quoting = { statusCode: 201, headers, body }
+      await store.claim(key, 'v1:a', 'token')
+      await store.complete(key, 'token', { fingerprint: 'v1:a', response: quoting })
+
+      expect(await store.renew(key, 'v1:a', 'token')).toBe(false)
+      await store.release(key, 'token')
+      await store.complete(key, 'token', request)
+      expect(await store.claim(key, 'v1:a', 'token')).toMatchObject({
         state: 'completed',
-        response: other,
+        response: quoting,
       })
     },
   )
@@ -193,7 +290,7 @@ describe.each(Object.keys(fixtures))('the %s store', (name) => {
     expect(await store.claim(`${key} `, 'v1:b', 'other')).toEqual({ state: 'new' })
   })
 
-  test('replays an response for its time, which replays do not extend', async () => {
+  test('keeps a response for its time to live, which replays do not extend', async () => {
     await store.complete(key, 'token', request)
     await pass(TTL_MS - 1_000)
     expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({ state: 'completed', response })
@@ -210,7 +307,7 @@ describe.each(Object.keys(fixtures).filter((name) => name !== 'memory'))('the %s
     '{"state":"completed","status_code":"201","headers":{},"response":"","payload_hash":"","created_at":""}',
     '[]',
     'null',
-  ])('takes the corrupt record %j for none, and reports it', async (text) => {
+  ])('ignores the corrupt record %j, and reports it', async (text) => {
     const { store, corrupt } = await (fixtures[name] as () => Promise<Fixture>)()
     await corrupt?.(text)
     reports.length = 0
@@ -219,7 +316,40 @@ describe.each(Object.keys(fixtures).filter((name) => name !== 'memory'))('the %s
     await store.complete(key, 'token', request)
     expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({ state: 'completed', response })
   })
+
+  test('claims a lost record again by a renewal', async () => {
+    const { store, lose } = await (fixtures[name] as () => Promise<Fixture>)()
+    await store.claim(key, 'v1:a', 'token')
+    await lose?.()
+    expect(await store.renew(key, 'v1:a', 'token')).toBe(true)
+    expect(await store.claim(key, 'v1:b', 'other')).toEqual({
+      state: 'mismatch',
+      isCompleted: false,
+    })
+    expect(await store.claim(key, 'v1:a', 'other')).toEqual({ state: 'in_flight' })
+  })
 })
+
+describe.each(Object.keys(fixtures).filter((name) => name !== 'postgres'))(
+  'the %s store',
+  (name) => {
+    test('notifies of a completion and of a release, and of no other key', async () => {
+      const { store } = await (fixtures[name] as () => Promise<Fixture>)()
+      const onChange = vi.fn()
+      const stop = await store.watch?.(key, onChange)
+      onChange.mockClear() // of the first connection
+      for (const other of [key, 'other']) await store.claim(other, 'v1:a', 'token')
+      await store.release('other', 'token')
+      await store.release(key, 'token')
+      await until(() => onChange.mock.calls.length === 1)
+      await store.claim(key, 'v1:a', 'token')
+      await store.complete(key, 'token', request)
+      await until(() => onChange.mock.calls.length === 2)
+      stop?.()
+      expect(onChange).toHaveBeenCalledTimes(2)
+    })
+  },
+)
 
 describe('the postgres store', () => {
   test('writes nothing for a replay, a duplicate or a mismatch', async () => {
@@ -237,42 +367,65 @@ describe('the postgres store', () => {
     expect(await store.claim(key, 'v1:a', 'other')).toMatchObject({ state: 'completed', response })
     expect(await version()).toEqual(completed)
   })
+
+  test('works with the table of sql/idempotency-records.sql', async () => {
+    const runQuery = connect(await createEmptyDatabase())
+    const file = new URL('../../sql/idempotency-records.sql', import.meta.url)
+    for (const statement of (await readFile(file, 'utf8')).split(';')) await runQuery(statement)
+    const store = createPostgresStore(runQuery, OPTIONS)
+    expect(await store.claim(key, 'v1:a', 'token')).toEqual({ state: 'new' })
+    expect(await store.renew(key, 'v1:a', 'token')).toBe(true)
+    await store.complete(key, 'token', request)
+    expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({ state: 'completed', response })
+  })
+
+  test('deletes expired records, as many as it is given as a limit', async () => {
+    const { url, sql } = await emptyDatabase()
+    const runQuery = connect(url)
+    const store = createPostgresStore(runQuery, OPTIONS)
+    for (const other of ['a', 'b', 'c']) await store.claim(other, 'v1:a', 'token')
+    await sql`update idempotency_records set expires_at = now() where key <> 'c'`
+    expect(await deleteExpiredRecords(runQuery, 1)).toBe(1)
+    expect(await deleteExpiredRecords(runQuery, 10)).toBe(1)
+    expect(await deleteExpiredRecords(runQuery, 10)).toBe(0)
+    expect(await sql`select key from idempotency_records`).toEqual([{ key: 'c' }])
+  })
 })
 
 describe('the memory store', () => {
-  const memory = (options: object) => createMemoryStore({ ...OPTIONS, ...options })
-  const stateOf = async (store: IdempotencyStore, other: string) =>
+  const createStore = (options: object) => createMemoryStore({ ...OPTIONS, ...options })
+  const claimState = async (store: IdempotencyStore, other: string) =>
     (await store.claim(other, 'v1:a', 'again')).state
 
-  test('forgets the answers used longest ago beyond its number of entries', async () => {
-    const store = memory({ maxEntries: 2 })
+  test('drops the responses used longest ago beyond its number of entries', async () => {
+    const store = createStore({ maxEntries: 2 })
     for (const other of ['a', 'b', 'c']) await store.complete(other, 'token', request)
-    expect(await stateOf(store, 'c')).toBe('completed')
-    expect(await stateOf(store, 'b')).toBe('completed')
-    expect(await stateOf(store, 'a')).toBe('new')
+    expect(await claimState(store, 'c')).toBe('completed')
+    expect(await claimState(store, 'b')).toBe('completed')
+    expect(await claimState(store, 'a')).toBe('new')
   })
 
-  test('forgets the answers used longest ago beyond its number of bytes', async () => {
-    const store = memory({ maxBytes: 25_000 })
+  test('drops the responses used longest ago beyond its number of bytes', async () => {
+    const store = createStore({ maxBytes: 25_000 })
     const large = { ...request, response: { ...response, body: 'x'.repeat(10_000) } }
     for (const other of ['a', 'b', 'c']) await store.complete(other, 'token', large)
-    expect(await stateOf(store, 'c')).toBe('completed')
-    expect(await stateOf(store, 'b')).toBe('completed')
-    expect(await stateOf(store, 'a')).toBe('new')
+    expect(await claimState(store, 'c')).toBe('completed')
+    expect(await claimState(store, 'b')).toBe('completed')
+    expect(await claimState(store, 'a')).toBe('new')
   })
 
-  test('does not remember an response that is larger than all its room', async () => {
-    const store = memory({ maxBytes: 1_000 })
+  test('does not store a response that is larger than all its memory', async () => {
+    const store = createStore({ maxBytes: 1_000 })
     await store.claim(key, 'v1:a', 'token')
     await store.complete(key, 'token', {
       ...request,
       response: { ...response, body: 'x'.repeat(2_000) },
     })
-    expect(await stateOf(store, key)).toBe('new')
+    expect(await claimState(store, key)).toBe('new')
   })
 
-  test('refuses a claim more than it has room for, rather than forget one', async () => {
-    const store = memory({ maxEntries: 2 })
+  test('refuses a claim beyond its number of entries, rather than drop one', async () => {
+    const store = createStore({ maxEntries: 2 })
     await store.claim('a', 'v1:a', 'token')
     await store.claim('b', 'v1:a', 'token')
     await expect(store.claim('c', 'v1:a', 'token')).rejects.toThrow('too many keys')
@@ -280,10 +433,10 @@ describe('the memory store', () => {
     expect(await store.claim('c', 'v1:a', 'token')).toEqual({ state: 'new' })
   })
 
-  test('sweeps out what has expired, without being asked', async () => {
+  test('frees the memory of expired records by itself', async () => {
     vi.useFakeTimers()
     onTestFinished(() => void vi.useRealTimers())
-    const store = memory({ now: () => Date.now(), maxEntries: 1 })
+    const store = createStore({ now: () => Date.now(), maxEntries: 1 })
     await store.claim('a', 'v1:a', 'token')
     expect(vi.getTimerCount()).toBe(1)
     vi.advanceTimersByTime(LEASE_MS + 60_000)
@@ -292,8 +445,45 @@ describe('the memory store', () => {
   })
 })
 
+/** @returns a function that counts the commands that the client has sent since */
+function spyOnCommands(redis: Redis): () => number {
+  const sendCommand = vi.spyOn(redis, 'sendCommand')
+  onTestFinished(() => sendCommand.mockRestore())
+  return () => sendCommand.mock.calls.length
+}
+
 describe.runIf(hasRedis)('the redis store', () => {
-  test('keeps a mark that a person can read, for one lease', async () => {
+  test('deletes a record that is not even text', async () => {
+    const { redis } = await emptyRedisSpace()
+    const store = createRedisStore(redis, OPTIONS)
+    await redis.set(KEY, Buffer.from([0xff, 0x00, 0xc3, 0x28]))
+    reports.length = 0
+    expect(await store.claim(key, 'v1:a', 'token')).toEqual({ state: 'new' })
+    expect(reports).toEqual([key])
+  })
+
+  test('does not delete a record that has replaced a corrupt one, and ends its attempts', async () => {
+    const { redis } = await emptyRedisSpace()
+    const store = createRedisStore(redis, OPTIONS)
+    await redis.set(KEY, 'corrupt')
+    // Between the claim and the deletion the record is replaced by another corrupt one.
+    const getBuffer = vi.spyOn(redis, 'getBuffer').mockResolvedValue(Buffer.from('other'))
+    onTestFinished(() => getBuffer.mockRestore())
+    await expect(store.claim(key, 'v1:a', 'token')).rejects.toThrow('could not be claimed')
+    expect(await redis.get(KEY)).toBe('corrupt')
+  })
+
+  test('sets the expiry again with each renewal', async () => {
+    const { redis } = await emptyRedisSpace()
+    const store = createRedisStore(redis, OPTIONS)
+    await store.claim(key, 'v1:a', 'token')
+    await redis.pexpire(KEY, 1_000)
+    expect(await store.renew(key, 'v1:a', 'token')).toBe(true)
+    expect(await redis.pttl(KEY)).toBeGreaterThan(LEASE_MS - 5_000)
+    expect(await redis.pttl(KEY)).toBeLessThanOrEqual(LEASE_MS)
+  })
+
+  test('keeps a claim that a person can read, for one lease', async () => {
     const { redis } = await emptyRedisSpace()
     const store = createRedisStore(redis, OPTIONS)
     await store.claim(key, 'v1:a', 'token-1')
@@ -307,7 +497,7 @@ describe.runIf(hasRedis)('the redis store', () => {
     expect(await redis.pttl(KEY)).toBeLessThanOrEqual(30_000)
   })
 
-  test('keeps an response that a person can read, for its time, which a replay leaves as it is', async () => {
+  test('keeps a response that a person can read, for its time to live, which a replay does not change', async () => {
     const { redis } = await emptyRedisSpace()
     const store = createRedisStore(redis, OPTIONS)
     await store.claim(key, 'v1:a', 'token-1')
@@ -326,24 +516,25 @@ describe.runIf(hasRedis)('the redis store', () => {
     expect(await redis.pexpiretime(KEY)).toBe(expiry)
   })
 
-  test('claims the keys of one turn in one call, and remembers their answers in one more', async () => {
+  test('claims the keys of one turn in one call, and stores their responses in one more', async () => {
     const { redis } = await emptyRedisSpace()
     const store = createRedisStore(redis, OPTIONS)
-    const claiming = vi.spyOn(redis, 'claimRecords')
-    const completing = vi.spyOn(redis, 'completeRecords')
-    onTestFinished(() => void vi.restoreAllMocks())
+    // Redis gets the scripts themselves with their first calls.
+    await store.claim(key, 'v1:a', 'token')
+    await store.complete(key, 'token', request)
+    const sentCommands = spyOnCommands(redis)
     const keys = Array.from({ length: 100 }, (_, i) => `key-${i}`)
     const claims = await Promise.all(keys.map((one) => store.claim(one, 'v1:a', `token-${one}`)))
     expect(claims).toEqual(keys.map(() => ({ state: 'new' })))
     await Promise.all(keys.map((one) => store.complete(one, `token-${one}`, request)))
+    expect(sentCommands()).toBe(2)
     for (const one of keys) {
       expect(await store.claim(one, 'v1:a', 'again')).toMatchObject({
         state: 'completed',
         response,
       })
     }
-    expect(completing).toHaveBeenCalledTimes(1)
-    expect(claiming).toHaveBeenCalledTimes(1 + keys.length)
+    expect(sentCommands()).toBe(2 + keys.length)
   })
 
   test('fails the claim of a key that is no string, and no other', async () => {
@@ -359,15 +550,22 @@ describe.runIf(hasRedis)('the redis store', () => {
       reason: { message: expect.stringContaining('WRONGTYPE') },
     })
     expect(good).toEqual({ status: 'fulfilled', value: { state: 'new' } })
-    await Promise.all([
+    const completions = await Promise.allSettled([
       store.complete(key, 'token', request),
       store.complete('key-002', 'token', request),
+    ])
+    expect(completions).toEqual([
+      {
+        status: 'rejected',
+        reason: expect.objectContaining({ message: expect.stringContaining('WRONGTYPE') }),
+      },
+      { status: 'fulfilled', value: undefined },
     ])
     expect(await store.claim('key-002', 'v1:a', 'again')).toMatchObject({ state: 'completed' })
     expect(await redis.lrange(KEY, 0, -1)).toEqual(['a list'])
   })
 
-  test('tells for how long yet an response is remembered', async () => {
+  test('reports how long it will keep a response', async () => {
     const { redis } = await emptyRedisSpace()
     const store = createRedisStore(redis, OPTIONS)
     await store.complete(key, 'token', request)

@@ -6,7 +6,7 @@ import {
 } from '@order-once/idempotency/batching'
 import type { Redis } from 'ioredis'
 import { LRUCache } from 'lru-cache'
-import type { IncrementCounter, WindowCount } from './counter-store.ts'
+import type { IncrementCounter, WindowCount } from './counters.ts'
 
 /** For each key: its count with this request, and how long its window lasts, in ms. */
 const INCREMENT = `
@@ -30,13 +30,13 @@ const MAX_KEYS_PER_CALL = 512
 const MAX_EXCEEDED_CLIENTS = 10_000
 
 /**
- * Creates a counter in fixed windows. The requests of one turn of the event loop go to Redis in one
+ * Creates counters in fixed windows. The requests of one turn of the event loop go to Redis in one
  * call. A client that has exceeded its limit is remembered here until its window ends, so that a flood
  * costs Redis nothing.
  *
  * @param options `limit`: of the calls to this Redis; `runCall`: runs each call, or refuses it
  */
-export function createRedisCounter(
+export function createRedisCounters(
   redis: Redis,
   options: { windowMs: number; limit: ConcurrencyLimit; runCall: RunCall },
 ): IncrementCounter {

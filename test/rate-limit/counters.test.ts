@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { createMemoryCounter, fallBackToMemory } from '../../src/rate-limit/memory-counter.ts'
+import { createMemoryCounters, fallBackToMemory } from '../../src/rate-limit/counters.ts'
 
 const WINDOW_MS = 60_000
 
@@ -22,7 +22,7 @@ function advance(ms: number): void {
 
 describe('the counter in memory', () => {
   test('counts each client in a window of its own, which begins with its first request', () => {
-    const count = createMemoryCounter(WINDOW_MS)
+    const count = createMemoryCounters(WINDOW_MS)
     expect(count('a')).toEqual({ count: 1, ttlMs: WINDOW_MS })
     advance(10_000)
     expect(count('b')).toEqual({ count: 1, ttlMs: WINDOW_MS })
@@ -30,7 +30,7 @@ describe('the counter in memory', () => {
   })
 
   test('begins a new window when the last one has ended', () => {
-    const count = createMemoryCounter(WINDOW_MS)
+    const count = createMemoryCounters(WINDOW_MS)
     count('a')
     advance(WINDOW_MS - 1)
     expect(count('a')).toEqual({ count: 2, ttlMs: 1 })
@@ -39,7 +39,7 @@ describe('the counter in memory', () => {
   })
 
   test('keeps the counts of the 10 000 clients that were used last', () => {
-    const count = createMemoryCounter(WINDOW_MS)
+    const count = createMemoryCounters(WINDOW_MS)
     for (let i = 0; i < 10_001; i++) count(`client-${i}`)
     expect(count('client-1').count).toBe(2)
     expect(count('client-0').count).toBe(1)
