@@ -10,7 +10,7 @@ test('the parts of a shutdown, one after the other, fit into its time limit', ()
   expect(parts).toBeLessThan(limits.SHUTDOWN_TIMEOUT_MS)
 })
 
-test('a request whose queries all time out is refused before its client gives up', () => {
+test('a request whose queries all time out is refused before the time-out of its client', () => {
   const queries = limits.MAX_QUERIES_PER_REQUEST * limits.QUERY_TIMEOUT_MS
   expect(queries + limits.REDIS_COMMAND_TIMEOUT_MS).toBeLessThan(10_000) // the default of our client
 })

@@ -80,7 +80,7 @@ describe.runIf(hasRedis)('several workers', () => {
     })
   })
 
-  test('are replaced when they die; the others go on, and orders of the dead one are replayed', async () => {
+  test('are replaced when they die; the others continue, and all orders are replayed', async () => {
     const { service } = await startWorkers()
     const key = newKey()
     const first = await send(service.port, { key })

@@ -19,7 +19,7 @@ export interface TestStores {
   redisSpace?: { url: string } | undefined
 }
 
-/** The test file's stores, emptied: a database and, unless `redis` is false, a Redis key space. */
+/** Empties the test file's stores: a database and, unless `redis` is false, a Redis key space. */
 export async function createTestStores({ redis = true } = {}) {
   return {
     database: await emptyDatabase(),
@@ -60,7 +60,7 @@ export async function startInstance(
   return { app, port, logLines, waiting }
 }
 
-/** One instance on the test file's stores, emptied; without Redis unless it is asked for. */
+/** Starts an instance on the test file's stores, emptied; with Redis only if `redis` is true. */
 export async function startService({
   redis = false,
   ...variation
