@@ -40,6 +40,8 @@ const MAX_PARAM_LENGTH = MAX_HEADER_BYTES
 export interface Overrides {
   /** stores that another process, or a test, has prepared; without them, the app prepares its own */
   stores?: Stores | undefined
+  /** ends the start while it waits for a store */
+  signal?: AbortSignal
   /** puts something in front of the orders in Postgres */
   wrapOrders?: (orders: OrdersRepository) => OrdersRepository
   /** puts something in front of the store of idempotency records */
@@ -86,7 +88,11 @@ export async function buildApp(
       const { tracing } = await import('./observability/tracing.ts')
       await app.register(tracing, { environment: getTracesEnvironment(settings) })
     }
-    await app.register(stores, { settings, prepared: overrides.stores })
+    await app.register(stores, {
+      settings,
+      prepared: overrides.stores,
+      signal: overrides.signal,
+    })
     await app.register(postgresPool)
     await app.register(redisConnection)
     await app.register(metrics)

@@ -1,12 +1,13 @@
 /** The clean-up: releases the keys of old orders and deletes expired idempotency records. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { deleteExpiredRecords, type RunQuery } from '@order-once/idempotency'
+import { deleteExpiredRecords, getRecordName, type RunQuery } from '@order-once/idempotency'
 import type { FastifyBaseLogger } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
+import { Redis } from 'ioredis'
 import { releaseOldKeys } from './orders/key-retention.ts'
 import type { Settings } from './settings.ts'
-import { LOCKS } from './stores/locks.ts'
 import { withDedicatedConnection } from './stores/postgres-session.ts'
+import type { Stores } from './stores/prepare.ts'
 
 /** What a clean-up did. */
 export interface CleanUpReport {
@@ -23,61 +24,69 @@ const PAUSE_MS = 20
 const INTERVAL_MS = 3_600_000
 
 /**
- * Releases the keys of orders older than `keyRetentionDays` (0: of none) and deletes the expired
- * idempotency records, in small batches, one instance at a time.
+ * Releases the keys of orders older than `keyRetentionDays` (0: of none), with the responses that Redis
+ * has for them, and deletes the expired idempotency records; in small batches. Instances may clean up at
+ * the same time: a row that one of them holds is skipped by the others.
  *
- * @param databaseUrl `postgres://…`, to which it opens one dedicated connection
+ * @param stores where it opens dedicated connections
  * @param signal ends it after the current batch
- * @returns what it did; undefined if another instance is cleaning up
- * @throws if Postgres fails; batches until then have taken effect
+ * @throws if Postgres or Redis fails; batches until then have taken effect
  */
 export async function cleanUp(
-  databaseUrl: string,
+  { databaseUrl, redisUrl }: Pick<Stores, 'databaseUrl' | 'redisUrl'>,
   { keyRetentionDays }: Pick<Settings, 'keyRetentionDays'>,
   signal?: AbortSignal,
-): Promise<CleanUpReport | undefined> {
-  return withDedicatedConnection(databaseUrl, async (client) => {
-    const runQuery: RunQuery = (text, values) => client.unsafe(text, values as never[])
-    const [lock] = await client`select pg_try_advisory_lock(${LOCKS.cleanUp}) as is_held`
-    if (!lock?.is_held) return undefined
-    const releaseBatch = (limit: number) => releaseOldKeys(runQuery, keyRetentionDays, limit)
-    const deleteBatch = (limit: number) => deleteExpiredRecords(runQuery, limit)
-    const report = {
-      releasedKeys: keyRetentionDays === 0 ? 0 : await repeatBatch(releaseBatch, signal),
-      deletedRecords: await repeatBatch(deleteBatch, signal),
-    }
-    // The end of the session releases the lock as well, but only once Postgres has noticed.
-    await client`select pg_advisory_unlock(${LOCKS.cleanUp})`
-    return report
-  })
+): Promise<CleanUpReport> {
+  // Connected before a key is released: its response must not be replayed afterwards.
+  const redis = keyRetentionDays > 0 && redisUrl ? await connectToRedis(redisUrl) : undefined
+  try {
+    return await withDedicatedConnection(databaseUrl, async (client) => {
+      const runQuery: RunQuery = (text, values) => client.unsafe(text, values as never[])
+      const releaseBatch = async () => {
+        const keys = await releaseOldKeys(runQuery, keyRetentionDays, BATCH_SIZE)
+        // One key a command: on a cluster, several would be in different slots.
+        await Promise.all(keys.map((key) => redis?.unlink(getRecordName(key))))
+        return keys.length
+      }
+      const deleteBatch = () => deleteExpiredRecords(runQuery, BATCH_SIZE)
+      return {
+        releasedKeys: keyRetentionDays === 0 ? 0 : await repeatBatch(releaseBatch, signal),
+        deletedRecords: await repeatBatch(deleteBatch, signal),
+      }
+    })
+  } finally {
+    redis?.disconnect()
+  }
 }
 
 /**
- * Runs the clean-up at each interval, first after one interval.
+ * Runs the clean-up at each interval. The first run comes after a random part of it, so that instances
+ * that live for minutes clean up, too.
  *
  * @returns a function that stops it, and waits for the current batch
  */
 export function scheduleCleanUp(
-  run: (signal: AbortSignal) => Promise<CleanUpReport | undefined>,
+  run: (signal: AbortSignal) => Promise<CleanUpReport>,
   log: FastifyBaseLogger,
-  intervalMs = INTERVAL_MS,
+  { intervalMs = INTERVAL_MS, random = Math.random } = {},
 ): () => Promise<void> {
   const stopping = new AbortController()
   let running: Promise<void> | undefined
-  const timer = setInterval(() => {
-    running ??= run(stopping.signal)
+  let timer = setTimeout(runAndRepeat, random() * intervalMs)
+
+  function runAndRepeat(): void {
+    running = run(stopping.signal)
       .then(
-        (report) => {
-          if (report) log.info(report, 'cleaned up')
-        },
+        (report) => log.info(report, 'cleaned up'),
         (error: unknown) => log.warn({ err: error }, 'the clean-up failed; it runs again later'),
       )
       .finally(() => {
-        running = undefined
+        if (!stopping.signal.aborted) timer = setTimeout(runAndRepeat, intervalMs)
       })
-  }, intervalMs)
+  }
+
   return async () => {
-    clearInterval(timer)
+    clearTimeout(timer)
     stopping.abort()
     await running
   }
@@ -86,22 +95,29 @@ export function scheduleCleanUp(
 /** Cleans up at intervals, until the app closes. */
 export const scheduledCleanUp = fastifyPlugin(
   async (app, settings: Pick<Settings, 'keyRetentionDays'>) => {
-    const { databaseUrl } = app.stores
     app.addHook(
       'onClose',
-      scheduleCleanUp((signal) => cleanUp(databaseUrl, settings, signal), app.log),
+      scheduleCleanUp((signal) => cleanUp(app.stores, settings, signal), app.log),
     )
   },
   { name: 'clean-up', dependencies: ['stores'] },
 )
 
+/** @throws if Redis does not respond */
+async function connectToRedis(url: string): Promise<Redis> {
+  const redis = new Redis(url, { lazyConnect: true, retryStrategy: () => null })
+  redis.on('error', () => {}) // each command reports its own
+  await redis.connect()
+  return redis
+}
+
 async function repeatBatch(
-  runBatch: (limit: number) => Promise<number>,
+  runBatch: () => Promise<number>,
   signal: AbortSignal | undefined,
 ): Promise<number> {
   let total = 0
   for (;;) {
-    const done = await runBatch(BATCH_SIZE)
+    const done = await runBatch()
     total += done
     if (done < BATCH_SIZE || signal?.aborted) return total
     await sleep(PAUSE_MS)

@@ -30,10 +30,14 @@ interface StartFailure {
  * @throws {StartError} if a store that is needed does not respond, or there is no Redis: the processes
  * share the rate limit and the claims in it
  */
-export async function buildPrimary(settings: Settings, logger: FastifyBaseLogger) {
+export async function buildPrimary(
+  settings: Settings,
+  logger: FastifyBaseLogger,
+  signal: AbortSignal,
+) {
   const app = fastify({ loggerInstance: logger, pluginTimeout: 0 })
   try {
-    await app.register(stores, { settings, prepared: undefined })
+    await app.register(stores, { settings, signal })
     const count = countWorkersFor(settings, app.stores, app.log)
     const { registry } = createMetrics()
     addProcessMetrics(registry)

@@ -3,6 +3,12 @@
 /** How long one query to Postgres may take, its second attempt after a lost connection included. */
 export const QUERY_TIMEOUT_MS = 3_000
 
+/** How long Postgres may run one statement: it ends before its query times out, and the connection stays. */
+export const STATEMENT_TIMEOUT_MS = 2_500
+
+/** How long a new connection to Postgres may take. Queries wait for it for at most `QUERY_TIMEOUT_MS`. */
+export const CONNECT_TIMEOUT_MS = 10_000
+
 /** A request runs at most three: the look-up of a duplicate, the insert, the look-up of its row. */
 export const MAX_QUERIES_PER_REQUEST = 3
 

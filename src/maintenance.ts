@@ -18,11 +18,7 @@ export async function migrate(): Promise<void> {
 export async function cleanUpOnce(): Promise<void> {
   const settings = readSettings()
   const { stores, close } = await prepareStores(settings, SILENT)
-  const report = await cleanUp(stores.databaseUrl, settings).finally(close)
-  if (report === undefined) {
-    console.log('Another instance is cleaning up; nothing was done.')
-    return
-  }
+  const report = await cleanUp(stores, settings).finally(close)
   const { releasedKeys, deletedRecords } = report
   const days = settings.keyRetentionDays
   console.log(

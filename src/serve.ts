@@ -21,34 +21,45 @@ import { StartError } from './start-error.ts'
 export async function serve(): Promise<void> {
   const settings = readSettings()
   const logger = await createLogger(settings)
-  const starting = startProcess(settings, logger)
+  const aborting = new AbortController()
+  const starting = startProcess(settings, logger, aborting.signal)
   // The processes of one service close together, and their primary logs it for all of them.
   const level = cluster.isWorker ? 'debug' : 'info'
   const grace = closeWithGrace({ delay: SHUTDOWN_TIMEOUT_MS, logger }, async ({ signal, err }) => {
     if (err) logger.fatal({ err }, 'closing after an unexpected error')
     else logger[level](`closing on ${signal ?? 'request'}: finishing the requests in flight`)
-    const app = await starting
-    await app.close()
+    aborting.abort()
+    const app = await starting.catch(() => undefined) // it fails if it was not complete
+    await app?.close()
     logger[level]('closed')
   })
   if (cluster.isWorker) onCloseRequest(grace.close)
   try {
     await starting
   } catch (error) {
+    if (aborting.signal.aborted) return
     if (!cluster.isWorker || !(error instanceof StartError)) throw error
     reportStartFailure(error.message)
   }
 }
 
-function startProcess(settings: Settings, logger: Logger): Promise<FastifyInstance> {
+function startProcess(
+  settings: Settings,
+  logger: Logger,
+  signal: AbortSignal,
+): Promise<FastifyInstance> {
   if (cluster.isWorker) return startWorker(settings, logger)
   return countWorkers(settings) === 1
-    ? startSingle(settings, logger)
-    : startPrimary(settings, logger)
+    ? startSingle(settings, logger, signal)
+    : startPrimary(settings, logger, signal)
 }
 
-async function startSingle(settings: Settings, logger: Logger): Promise<FastifyInstance> {
-  const app = await buildApp(settings, logger)
+async function startSingle(
+  settings: Settings,
+  logger: Logger,
+  signal: AbortSignal,
+): Promise<FastifyInstance> {
+  const app = await buildApp(settings, logger, { signal })
   return closeOnFailure(app, async () => {
     await registerMaintenance(app, settings, app.metrics.read)
     await listen(app, {
@@ -60,8 +71,12 @@ async function startSingle(settings: Settings, logger: Logger): Promise<FastifyI
 }
 
 /** The process that starts the workers and serves no orders itself. */
-async function startPrimary(settings: Settings, logger: Logger): Promise<FastifyInstance> {
-  const { app, readMetrics, startWorkers } = await buildPrimary(settings, logger)
+async function startPrimary(
+  settings: Settings,
+  logger: Logger,
+  signal: AbortSignal,
+): Promise<FastifyInstance> {
+  const { app, readMetrics, startWorkers } = await buildPrimary(settings, logger, signal)
   return closeOnFailure(app, async () => {
     await registerMaintenance(app, settings, readMetrics)
     await startWorkers()

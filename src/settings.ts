@@ -5,6 +5,7 @@ import { availableParallelism } from 'node:os'
 import { parseEnv } from 'node:util'
 import { DEVELOPMENT_SECRET } from './development-secret.ts'
 import { StartError } from './start-error.ts'
+import { parseDatabaseUrl } from './stores/postgres-url.ts'
 
 const DAY_SECONDS = 86_400
 
@@ -12,7 +13,7 @@ const DAY_SECONDS = 86_400
 interface Setting<Value> {
   /** its name in the environment */
   env: string
-  /** @returns undefined if the text breaks the rule */
+  /** @returns undefined if the text breaks the rule @throws {StartError} which part of the rule it breaks */
   parse: (text: string) => Value | undefined
   /** as text, like in the environment; undefined: the setting may be absent */
   default: string | undefined
@@ -97,7 +98,10 @@ const TABLE = {
   maxSignatureFailures: required('SIGNATURE_FAILURES_MAX', 100, integer(1, 1_000_000_000)),
   databaseUrl: optional(
     'DATABASE_URL',
-    text('a URL that begins with postgres://', (text) => /^postgres(ql)?:\/\/\S+$/.test(text)),
+    text(
+      'a URL that begins with postgres://',
+      (text) => /^postgres(ql)?:\/\/./.test(text) && hasOneHost(text),
+    ),
   ),
   redisUrl: optional(
     'REDIS_URL',
@@ -185,8 +189,13 @@ export function parseSettings(environment: Environment): Settings {
   )) {
     const given = environment[env] ?? byDefault
     if (given === undefined || (given === '' && isOptional)) continue
-    values[name] = parse(given)
-    if (values[name] === undefined) broken.push(`${env} must be ${rule}`)
+    try {
+      values[name] = parse(given)
+      if (values[name] === undefined) broken.push(`${env} must be ${rule}`)
+    } catch (error) {
+      if (!(error instanceof StartError)) throw error
+      broken.push(error.message)
+    }
   }
   if (broken.length > 0) throw new StartError(broken.join('; '))
   const settings = values as Settings
@@ -230,6 +239,15 @@ function checkProductionRules(settings: Settings): string[] {
     if (settings[name] === undefined) broken.push(`${TABLE[name].env} must be set in production`)
   }
   return broken
+}
+
+/** @throws {StartError} */
+function hasOneHost(databaseUrl: string): true {
+  const { hosts } = parseDatabaseUrl(databaseUrl)
+  if (hosts.length === 1) return true
+  throw new StartError(
+    `DATABASE_URL: it names ${hosts.length} hosts: name one, which always leads to the primary`,
+  )
 }
 
 function isAddressOrRange(text: string): boolean {

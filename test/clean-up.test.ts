@@ -3,11 +3,11 @@ import postgres from 'postgres'
 import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { type CleanUpReport, cleanUp, scheduleCleanUp } from '../src/clean-up.ts'
 import { releaseOldKeys } from '../src/orders/key-retention.ts'
-import { LOCKS } from '../src/stores/locks.ts'
 import { newKey, ORDER, send } from './support/client.ts'
 import { createGate } from './support/gate.ts'
 import { createTestStores, startInstance } from './support/service.ts'
-import { emptyDatabase } from './support/stores.ts'
+import { emptyDatabase, hasRedis } from './support/stores.ts'
+import { until } from './support/until.ts'
 
 let url: string
 let sql: postgres.Sql
@@ -32,7 +32,8 @@ const readKeys = async () =>
     ({ kept, released }) => ({ kept, released }),
   )
 
-const cleanUpKeys = (keyRetentionDays: number) => cleanUp(url, { keyRetentionDays })
+const cleanUpKeys = (keyRetentionDays: number) =>
+  cleanUp({ databaseUrl: url, redisUrl: undefined }, { keyRetentionDays })
 
 describe('the clean-up of keys', () => {
   test('releases the keys of orders older than the retention, and keeps them in released_key', async () => {
@@ -53,25 +54,25 @@ describe('the clean-up of keys', () => {
 
   test('releases each key once, over several runs', async () => {
     await insertOrders({ a: 40, b: 35, c: 20 })
-    expect((await cleanUpKeys(38))?.releasedKeys).toBe(1)
-    expect((await cleanUpKeys(30))?.releasedKeys).toBe(1)
-    expect((await cleanUpKeys(30))?.releasedKeys).toBe(0)
-    expect((await cleanUpKeys(10))?.releasedKeys).toBe(1)
+    expect((await cleanUpKeys(38)).releasedKeys).toBe(1)
+    expect((await cleanUpKeys(30)).releasedKeys).toBe(1)
+    expect((await cleanUpKeys(30)).releasedKeys).toBe(0)
+    expect((await cleanUpKeys(10)).releasedKeys).toBe(1)
   })
 
   test('releases no more keys in one statement than its limit', async () => {
     await insertOrders({ a: 9, b: 8, c: 7, d: 6, e: 1 })
     const runQuery = (text: string, values: unknown[]) => sql.unsafe(text, values as never[])
-    expect(await releaseOldKeys(runQuery, 5, 3)).toBe(3)
-    expect(await releaseOldKeys(runQuery, 5, 3)).toBe(1)
-    expect(await releaseOldKeys(runQuery, 5, 3)).toBe(0)
+    expect(await releaseOldKeys(runQuery, 5, 3)).toHaveLength(3)
+    expect(await releaseOldKeys(runQuery, 5, 3)).toHaveLength(1)
+    expect(await releaseOldKeys(runQuery, 5, 3)).toHaveLength(0)
   })
 
   test('releases by the age of an order, not by its id', async () => {
     await insertOrders({ a: 9, young: 1, b: 9 })
-    expect((await cleanUpKeys(5))?.releasedKeys).toBe(2)
+    expect((await cleanUpKeys(5)).releasedKeys).toBe(2)
     await sql`update orders set created_at = now() - interval '6 days' where idempotency_key = 'young'`
-    expect((await cleanUpKeys(5))?.releasedKeys).toBe(1)
+    expect((await cleanUpKeys(5)).releasedKeys).toBe(1)
   })
 
   test('releases more keys than one batch has', async () => {
@@ -79,7 +80,7 @@ describe('the clean-up of keys', () => {
       insert into orders (id, user_id, item, amount, idempotency_key, request_fingerprint, created_at)
       select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'u', 'i', 1, n, 'v1:', now() - interval '2 days'
       from generate_series(1, 1234) n`
-    expect((await cleanUpKeys(1))?.releasedKeys).toBe(1234)
+    expect((await cleanUpKeys(1)).releasedKeys).toBe(1234)
   })
 
   test('allows a new order with a released key, while the old order keeps its row', async () => {
@@ -87,7 +88,7 @@ describe('the clean-up of keys', () => {
     const key = newKey()
     const old = await send((await startInstance(stores)).port, { key })
     await sql`update orders set created_at = now() - interval '31 days'`
-    expect((await cleanUpKeys(30))?.releasedKeys).toBe(1)
+    expect((await cleanUpKeys(30)).releasedKeys).toBe(1)
 
     const restarted = await startInstance(stores) // without the records in memory
     const fresh = await send(restarted.port, { key, body: { ...ORDER, amount: 7 } })
@@ -111,6 +112,32 @@ describe('the clean-up of keys', () => {
   })
 })
 
+describe.runIf(hasRedis)('the clean-up of keys, with Redis', () => {
+  test('deletes the response of a released key, so that it is free for a new order', async () => {
+    const stores = await createTestStores()
+    const { port } = await startInstance(stores)
+    const key = newKey()
+    const old = await send(port, { key })
+    const redis = stores.redisSpace?.redis
+    await until(async () => (await redis?.get(`idemp:${key}`))?.includes('completed'))
+    await sql`update orders set created_at = now() - interval '2 days'`
+    const redisUrl = stores.redisSpace?.url
+    expect(await cleanUp({ databaseUrl: url, redisUrl }, { keyRetentionDays: 1 })).toMatchObject({
+      releasedKeys: 1,
+    })
+    const fresh = await send(port, { key, body: { ...ORDER, amount: 7 } })
+    expect(fresh.status).toBe(201)
+    expect(fresh.json.order.id).not.toBe(old.json.order.id)
+  })
+
+  test('releases no key while Redis does not respond: its response could be replayed', async () => {
+    await insertOrders({ old: 31 })
+    const redisUrl = 'redis://127.0.0.1:1'
+    await expect(cleanUp({ databaseUrl: url, redisUrl }, { keyRetentionDays: 1 })).rejects.toThrow()
+    expect(await readKeys()).toEqual([{ kept: 'old', released: null }])
+  })
+})
+
 describe('the clean-up of records', () => {
   test('deletes the expired records and no others', async () => {
     await sql`
@@ -124,13 +151,13 @@ describe('the clean-up of records', () => {
 })
 
 describe('the clean-up', () => {
-  test('runs on one instance at a time', async () => {
-    const holder = postgres(url, { max: 1 })
-    onTestFinished(() => holder.end())
-    await holder`select pg_advisory_lock(${LOCKS.cleanUp})`
-    expect(await cleanUpKeys(30)).toBeUndefined()
-    await holder`select pg_advisory_unlock(${LOCKS.cleanUp})`
-    expect(await cleanUpKeys(30)).toBeDefined()
+  test('of two instances at once releases each key once', async () => {
+    await sql`
+      insert into orders (id, user_id, item, amount, idempotency_key, request_fingerprint, created_at)
+      select gen_random_uuid(), 'u', 'i', 1, n, 'v1:', now() - interval '2 days'
+      from generate_series(1, 2000) n`
+    const [one, other] = await Promise.all([cleanUpKeys(1), cleanUpKeys(1)])
+    expect(one.releasedKeys + other.releasedKeys).toBe(2000)
   })
 })
 
@@ -151,7 +178,7 @@ describe('the schedule of the clean-up', () => {
     const run = vi.fn<() => Promise<CleanUpReport>>()
     run.mockRejectedValueOnce(new Error('Postgres does not respond'))
     run.mockResolvedValue({ releasedKeys: 2, deletedRecords: 3 })
-    const stop = scheduleCleanUp(run, log)
+    const stop = scheduleCleanUp(run, log, { random: () => 0.999 })
     expect(run).not.toHaveBeenCalled()
     await vi.advanceTimersByTimeAsync(2 * HOUR_MS)
     expect(run).toHaveBeenCalledTimes(2)
@@ -164,13 +191,26 @@ describe('the schedule of the clean-up', () => {
     expect(run).toHaveBeenCalledTimes(2)
   })
 
+  test.each([
+    [0, 0],
+    [0.5, HOUR_MS / 2],
+  ])('begins after a random part of an hour (%d of it)', async (random, firstAtMs) => {
+    const run = vi.fn(async () => ({ releasedKeys: 0, deletedRecords: 0 }))
+    const stop = scheduleCleanUp(run, log, { random: () => random })
+    await vi.advanceTimersByTimeAsync(Math.max(0, firstAtMs - 1))
+    expect(run).toHaveBeenCalledTimes(firstAtMs === 0 ? 1 : 0)
+    await vi.advanceTimersByTimeAsync(1)
+    expect(run).toHaveBeenCalledTimes(1)
+    await stop()
+  })
+
   test('skips an hour in which it still runs; the end waits for its current batch', async () => {
     const gate = createGate()
     let isStopped = false
     const stop = scheduleCleanUp(async (signal) => {
       await gate.pass()
       isStopped = signal.aborted
-      return undefined
+      return { releasedKeys: 0, deletedRecords: 0 }
     }, log)
     await vi.advanceTimersByTimeAsync(3 * HOUR_MS)
     expect(gate.arrived).toBe(1)

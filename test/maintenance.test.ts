@@ -1,6 +1,5 @@
 import postgres from 'postgres'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { LOCKS } from '../src/stores/locks.ts'
 import { runBinary } from './support/process.ts'
 import { createEmptyDatabase, emptyDatabase } from './support/stores.ts'
 
@@ -72,16 +71,5 @@ describe('order-once cleanup', () => {
         'Deleted 1 expired idempotency records.',
       ),
     )
-  })
-
-  test('does nothing while another instance is cleaning up', async () => {
-    const { url, sql } = await fillDatabase()
-    const other = await sql.reserve()
-    await other`select pg_advisory_lock(${LOCKS.cleanUp})`
-    const outcome = await runBinary(['cleanup'], { DATABASE_URL: url })
-    await other`select pg_advisory_unlock(${LOCKS.cleanUp})`
-    other.release()
-    expect(outcome).toEqual(succeed('Another instance is cleaning up; nothing was done.'))
-    expect(await sql`select key from idempotency_records`).toHaveLength(1)
   })
 })

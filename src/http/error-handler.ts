@@ -4,6 +4,7 @@ import type { Socket } from 'node:net'
 import { PROBLEM_MEDIA_TYPE, Problem } from '@order-once/idempotency'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
+import { DatabaseUnavailableError } from '../stores/database-unavailable.ts'
 import { PROBLEMS_PATH, problems } from './problems.ts'
 
 export const errorHandler = fastifyPlugin(
@@ -23,9 +24,8 @@ export function sendError(
   reply: FastifyReply,
 ) {
   const problem = toProblem(error, request)
-  if (problem.statusCode >= 500 && !(error instanceof Problem)) {
-    request.log.error({ err: error }, 'the request failed')
-  }
+  // The log has one line when the database is lost, not one a request.
+  if (problem.code === 'internal-error') request.log.error({ err: error }, 'the request failed')
   return reply
     .code(problem.statusCode)
     .headers({ 'x-request-id': request.id, ...problem.headers }) // no hook runs for a malformed URL
@@ -60,6 +60,7 @@ export function sendClientError(
 
 function toProblem(error: FastifyError | Problem | Error, request: FastifyRequest): Problem {
   if (error instanceof Problem) return error
+  if (error instanceof DatabaseUnavailableError) return problems.databaseUnavailable()
   const { code = '', statusCode = 500 } = error as Partial<FastifyError>
   if (request.is404 && code.startsWith('FST_ERR_CTP_')) return problems.notFound(getPath(request))
   if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') {

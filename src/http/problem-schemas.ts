@@ -72,6 +72,7 @@ const createExamples = ({ 'idempotency-key-reused': mismatchStatus = 409 }: Chos
     ),
     'headers-too-large': problems.headersTooLarge(),
     'internal-error': problems.internalError(),
+    'database-unavailable': problems.databaseUnavailable(),
     overloaded: problems.overloaded(),
     'shutting-down': problems.shuttingDown(),
   }) satisfies Record<ProblemCode, Problem>

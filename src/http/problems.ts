@@ -95,6 +95,12 @@ export const PROBLEMS = {
     explanation:
       'The order may exist or not, but it cannot be created twice: repeat the request with the same Idempotency-Key.',
   },
+  'database-unavailable': {
+    status: 503,
+    title: 'The database is unavailable',
+    explanation:
+      'Orders cannot be created now. This order may exist or not, but it cannot be created twice: repeat the request with the same Idempotency-Key after the seconds in Retry-After.',
+  },
   overloaded: {
     status: 503,
     title: 'The service is overloaded',
@@ -160,6 +166,12 @@ export const problems = {
     create(
       'internal-error',
       'The request could not be completed. It is safe to repeat it.',
+      RETRY_AFTER,
+    ),
+  databaseUnavailable: () =>
+    create(
+      'database-unavailable',
+      'The database does not accept orders now. It is safe to repeat the request.',
       RETRY_AFTER,
     ),
   overloaded: () =>

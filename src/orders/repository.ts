@@ -68,7 +68,7 @@ const INSERTED_COLUMNS = [
   'request_fingerprint',
 ] as const satisfies (keyof typeof orders.$inferSelect)[]
 
-const CREATED_AT_MS = '(extract(epoch from created_at) * 1000)::float8 as created_at'
+const CREATED_AT_MS = '(extract(epoch from created_at) * 1000)::bigint as created_at'
 
 /** One text for any number of rows, so that Postgres prepares it once. */
 const INSERT_ROWS = `
@@ -119,7 +119,7 @@ export function createOrdersRepository(
   async function insert(rows: NewRow[]): Promise<Map<string, number>> {
     // Two statements with the same keys in different orders would deadlock.
     const sorted = rows.toSorted((a, b) => (a.idempotency_key < b.idempotency_key ? -1 : 1))
-    const inserted = await pool.query(INSERT_ROWS, [JSON.stringify(sorted)])
+    const inserted = await pool.query(INSERT_ROWS, [JSON.stringify(sorted)], { isWrite: true })
     const createdAt = new Map(inserted.map((row) => [String(row.id), Number(row.created_at)]))
     const ids = new Set(rows.map(({ id }) => id))
     for (const id of createdAt.keys()) checkRow(ids.has(id))
@@ -192,7 +192,7 @@ const NUMERIC_FIELDS = FIELD_NAMES.filter((name) => NewOrder.properties[name].ty
 
 /** Reads a row of the table. A field that is null was not sent. */
 function parseRow(row: Record<string, unknown>): Order {
-  const order = { ...row }
+  const order: Record<string, unknown> = { ...row, created_at: Number(row.created_at) }
   for (const name of NUMERIC_FIELDS) if (row[name] !== null) order[name] = Number(row[name])
   for (const name of FIELD_NAMES) if (row[name] === null) delete order[name]
   return order as Order

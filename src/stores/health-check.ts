@@ -54,10 +54,31 @@ export function createStoreCheck({
   }
 }
 
+/** Takes the lock of an insert and needs its rights, but writes no row. */
+const TRY_TO_WRITE = 'update public.orders set id = id where false'
+
+/**
+ * Inserts an order and rolls it back: the only way to see that a full disk has room again. No client can
+ * send this key, which has a blank.
+ */
+const TRY_TO_INSERT = `
+  do $$
+  begin
+    insert into public.orders (id, user_id, item, amount, idempotency_key, request_fingerprint)
+    values (gen_random_uuid(), 'health check', 'health check', 1, 'health check', '');
+    raise exception 'undo';
+  exception when raise_exception then null;
+  end $$`
+
+/** SQLSTATE class of a server that has no room: disk full, out of memory. */
+const NO_ROOM = '53'
+
 async function checkPostgres(pool: PostgresPool): Promise<void> {
-  // Under load, when one more query would wait longest, orders have had a response just now.
-  if (performance.now() - pool.load().respondedAt < MAX_AGE_MS) return
-  const query = pool.query('select 1')
+  const { wroteAt, lastWriteCode } = pool.load()
+  // Under load, when one more query would wait longest, an order was written just now.
+  if (lastWriteCode === '' && performance.now() - wroteAt < MAX_AGE_MS) return
+  const text = lastWriteCode.startsWith(NO_ROOM) ? TRY_TO_INSERT : TRY_TO_WRITE
+  const query = pool.query(text, [], { isWrite: true })
   await withDeadline(query, POSTGRES_CHECK_TIMEOUT_MS, 'Postgres did not respond')
 }
 

@@ -1,4 +1,5 @@
 /** Decides which stores to use. */
+import type { FastifyBaseLogger } from 'fastify'
 import { Redis } from 'ioredis'
 import type { Settings } from '../settings.ts'
 import { StartError } from '../start-error.ts'
@@ -29,6 +30,7 @@ export interface StoreLocations {
  */
 export async function locateStores(
   { databaseUrl, redisUrl, stores }: Settings,
+  log: FastifyBaseLogger,
   compose = COMPOSE,
 ): Promise<StoreLocations> {
   if (databaseUrl && redisUrl) {
@@ -40,7 +42,7 @@ export async function locateStores(
   if (stores === 'embedded') return { ...embedded, reason: 'STORES is embedded' }
 
   const [postgres, redis] = await Promise.all([
-    isPostgresUp(compose.databaseUrl),
+    isPostgresUp(compose.databaseUrl, log),
     isRedisUp(compose.redisUrl),
   ])
   if (postgres && redis) {
@@ -60,9 +62,9 @@ export async function locateStores(
   )
 }
 
-async function isPostgresUp(url: string): Promise<boolean> {
+async function isPostgresUp(url: string, log: FastifyBaseLogger): Promise<boolean> {
   try {
-    await waitForPostgres(url, { mustListen: true })
+    await waitForPostgres(url, log, { mustListen: true })
     return true
   } catch {
     return false

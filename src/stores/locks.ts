@@ -2,8 +2,6 @@
 export const LOCKS = {
   /** "order" in ASCII */
   migration: 0x6f72646572,
-  /** "clean" in ASCII */
-  cleanUp: 0x636c65616e,
   /** "once" in ASCII: held by the service that owns an embedded Postgres */
   embeddedOwner: 0x6f6e6365,
 }

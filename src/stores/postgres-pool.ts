@@ -1,10 +1,17 @@
 /** The connections to Postgres that requests share. */
-import { withDeadline } from '@order-once/idempotency/batching'
+import { DeadlineError, withDeadline } from '@order-once/idempotency/batching'
 import type { FastifyBaseLogger } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import postgres from 'postgres'
-import { POSTGRES_CLOSE_TIMEOUT_MS, QUERY_TIMEOUT_MS } from '../limits.ts'
-import { CONNECTION_OPTIONS, isConnectionLost, isNoResponse } from './postgres-connection.ts'
+import {
+  CONNECT_TIMEOUT_MS,
+  POSTGRES_CLOSE_TIMEOUT_MS,
+  QUERY_TIMEOUT_MS,
+  STATEMENT_TIMEOUT_MS,
+} from '../limits.ts'
+import { DatabaseUnavailableError, isUnavailable } from './database-unavailable.ts'
+import { createClient, getErrorCode, isConnectionLost } from './postgres-connection.ts'
+import { parseDatabaseUrl } from './postgres-url.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -14,21 +21,32 @@ declare module 'fastify' {
 
 export interface PostgresPool {
   /**
-   * Runs one statement, prepared, and a second time if its connection was lost: so it must be one that
-   * may run twice.
+   * Runs one statement, prepared, and again if its connection was lost or another transaction was in its
+   * way: so it must be one that may run twice.
    *
    * @param values for `$1`, `$2`, …
+   * @param options `isWrite`: its result says whether writing works
    * @returns the rows, by column name
-   * @throws {DeadlineError} if it does not end within `QUERY_TIMEOUT_MS`; whether it took effect is then
-   * unknown, as after a lost connection
+   * @throws {DatabaseUnavailableError} if Postgres does not respond within `QUERY_TIMEOUT_MS`, is lost,
+   * read-only, full or without our tables; whether the statement took effect may then be unknown
    * @throws {PoolFullError} at once, if `MAX_PENDING_QUERIES` are pending
-   * @throws {postgres.PostgresError} what Postgres refuses
+   * @throws {postgres.PostgresError} for what is wrong with the statement or its values
    */
-  query(text: string, values?: unknown[]): Promise<postgres.Row[]>
-  /** How many queries are pending, how many may be, and when Postgres last responded, by `performance.now()`. */
-  load(): { pending: number; limit: number; respondedAt: number }
+  query(text: string, values?: unknown[], options?: { isWrite?: boolean }): Promise<postgres.Row[]>
+  load(): PoolLoad
   /** Closes the connections; pending queries have `POSTGRES_CLOSE_TIMEOUT_MS` to end. */
   close(): Promise<void>
+}
+
+export interface PoolLoad {
+  /** queries that run or wait for a connection */
+  pending: number
+  /** how many may be pending */
+  limit: number
+  /** when a write last succeeded, by `performance.now()` */
+  wroteAt: number
+  /** the SQLSTATE of the last write, if it failed; '' otherwise */
+  lastWriteCode: string
 }
 
 /** More connections do not commit faster. */
@@ -40,20 +58,17 @@ const MAX_CONNECTIONS = 10
  */
 const MAX_PENDING_QUERIES = 1_000
 
-/**
- * The driver can leave queries pending for ever on connections that were killed, and the pool does not
- * recover. So many queries in a row without a response mean that: the inserts of twice
- * `QUERY_TIMEOUT_MS`, as two are in flight at a time.
- */
-const FAILURES_BEFORE_REPLACEMENT = 4
-const MIN_REPLACEMENT_INTERVAL_MS = 1_000
+/** A lost connection, a deadlock or a serialization failure rarely happens twice to one query. */
+const MAX_ATTEMPTS = 3
 
-/**
- * One query at a time on each connection. When a prepared statement has become invalid, the driver
- * (3.4.9) prepares it again on a connection that still takes further queries, and the results of those
- * queries are swapped. (The driver's types do not have this option.)
- */
-const ONE_QUERY_AT_A_TIME = { max_pipeline: 0 }
+/** SQLSTATE of a serialization failure and of a deadlock: the same statement may succeed now. */
+const CONFLICT_CODES = ['40001', '40P01']
+
+/** The server is a standby or read-only now: its connections are of no use any more. */
+const READ_ONLY = '25006'
+
+/** A pooler does not accept a parameter of the startup packet (protocol violation). */
+const STARTUP_REFUSED = '08P01'
 
 /** The pool has as many queries as can end in time. */
 export class PoolFullError extends Error {
@@ -61,72 +76,226 @@ export class PoolFullError extends Error {
   readonly statusCode = 503
 }
 
-/** Opens a pool that connects on demand. @param url `postgres://…` */
+/** A client of the driver with one connection, on which one query runs at a time. */
+interface Connection {
+  client: postgres.Sql
+  /** whether it is not to be used again: closed, or of a server that stopped being the primary */
+  isRetired: boolean
+}
+
+interface Waiter {
+  resolve: (connection: Connection) => void
+  reject: (error: unknown) => void
+}
+
+/**
+ * Opens a pool that connects on demand, to a server that accepts writes. It runs one query at a time on
+ * each connection: the driver (3.4.9) swaps results between queries of one connection when it prepares
+ * a statement again. A connection whose query did not end in time is closed, and never used again.
+ *
+ * @param url `postgres://…`
+ */
 export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresPool {
+  const target = parseDatabaseUrl(url)
+  const connections = new Set<Connection>()
+  const idle: Connection[] = []
+  /** queries without a connection, oldest first */
+  const waiters = new Set<Waiter>()
+  let connecting = 0
+  let hasFailedToConnect = false
+  // A pooler refuses it, or would give it to the sessions of others.
+  let sendsStatementTimeout = !target.usesPooler
+  let isClosing = false
+  let isUp = true
   let pending = 0
-  let respondedAt = Number.NEGATIVE_INFINITY
-  let failuresInARow = 0
-  let replacedAt = performance.now()
-  let client = connect(url)
+  let wroteAt = Number.NEGATIVE_INFINITY
+  let lastWriteCode = ''
 
-  function replaceClient(): void {
-    const old = client
-    client = connect(url)
-    failuresInARow = 0
-    replacedAt = performance.now()
-    log.warn(
-      `Postgres did not respond to ${FAILURES_BEFORE_REPLACEMENT} queries in a row; replacing the connections`,
-    )
-    old.end({ timeout: 0 }).catch(() => {})
-  }
-
-  function recordFailure(error: unknown): void {
-    failuresInARow = isNoResponse(error) ? failuresInARow + 1 : 0
-    if (failuresInARow < FAILURES_BEFORE_REPLACEMENT) return
-    if (performance.now() - replacedAt >= MIN_REPLACEMENT_INTERVAL_MS) replaceClient()
-  }
-
-  async function attempt(text: string, values: unknown[], ms: number): Promise<postgres.Row[]> {
-    const used = client
+  async function runOnce(text: string, values: unknown[], endsAt: number): Promise<postgres.Row[]> {
+    const connection = await acquire(endsAt)
+    // A value of any type is sent as text; Postgres gives it the type of its parameter.
+    const query = connection.client.unsafe(text, values as postgres.ParameterOrJSON<never>[], {
+      prepare: true,
+    })
     try {
-      const query = used.unsafe(text, values as never[], { prepare: true })
-      const rows = await withDeadline(query, ms, 'Postgres did not respond')
-      respondedAt = performance.now()
-      if (used === client) failuresInARow = 0
+      const rows = await withDeadline(query, remainingMs(endsAt), 'Postgres did not respond')
+      release(connection)
       return rows
     } catch (error) {
-      if (used === client) recordFailure(error)
+      if (error instanceof DeadlineError) cancel(query)
+      if (getErrorCode(error) === READ_ONLY) retireAll()
+      if (!(error instanceof postgres.PostgresError) || error.code.startsWith('57P')) {
+        retire(connection)
+      }
+      release(connection)
       throw error
     }
   }
 
+  async function acquire(endsAt: number): Promise<Connection> {
+    const connection = idle.pop()
+    if (connection) return connection
+    let stopWaiting = () => {}
+    const waiting = new Promise<Connection>((resolve, reject) => {
+      const waiter = { resolve, reject }
+      waiters.add(waiter)
+      stopWaiting = () => waiters.delete(waiter)
+      connectForWaiters()
+    })
+    return withDeadline(waiting, remainingMs(endsAt), 'no connection to Postgres is free').finally(
+      stopWaiting,
+    )
+  }
+
+  function release(connection: Connection): void {
+    if (connection.isRetired) {
+      connectForWaiters()
+      return
+    }
+    const [waiter] = waiters
+    if (waiter) {
+      waiters.delete(waiter)
+      waiter.resolve(connection)
+    } else idle.push(connection)
+  }
+
+  function retire(connection: Connection): void {
+    if (connection.isRetired) return
+    connection.isRetired = true
+    connections.delete(connection)
+    const index = idle.indexOf(connection)
+    if (index >= 0) idle.splice(index, 1)
+    connection.client.end({ timeout: 0 }).catch(() => {})
+  }
+
+  function retireAll(): void {
+    for (const connection of [...connections]) retire(connection)
+  }
+
+  /** After a failure, one connection at a time: a server that hangs must not collect more of them. */
+  function connectForWaiters(): void {
+    const maxConnecting = hasFailedToConnect ? 1 : MAX_CONNECTIONS
+    while (
+      !isClosing &&
+      connecting < Math.min(waiters.size, maxConnecting) &&
+      connections.size + connecting < MAX_CONNECTIONS
+    ) {
+      connecting++
+      void connectOne()
+    }
+  }
+
+  async function connectOne(): Promise<void> {
+    try {
+      const connection = await connect()
+      connections.add(connection)
+      hasFailedToConnect = false
+      connecting--
+      release(connection)
+    } catch (error) {
+      hasFailedToConnect = true
+      connecting--
+      rejectWaiters(error)
+    }
+  }
+
+  function rejectWaiters(error: unknown): void {
+    for (const { reject } of waiters) reject(error)
+    waiters.clear()
+  }
+
+  /** @throws if the server does not respond, refuses us, or does not accept writes */
+  async function connect(): Promise<Connection> {
+    const connection: Connection = {
+      client: createPoolClient(() => retire(connection)),
+      isRetired: false,
+    }
+    try {
+      const check = connection.client`
+        select pg_is_in_recovery() or current_setting('transaction_read_only')::bool as is_read_only`
+      const [row] = await withDeadline(check, CONNECT_TIMEOUT_MS, 'Postgres did not respond')
+      if (row?.is_read_only) throw new DatabaseUnavailableError('Postgres is read-only')
+      return connection
+    } catch (error) {
+      retire(connection)
+      if (sendsStatementTimeout && getErrorCode(error) === STARTUP_REFUSED) {
+        sendsStatementTimeout = false
+        return connect()
+      }
+      throw error
+    }
+  }
+
+  function createPoolClient(onclose: () => void): postgres.Sql {
+    // A statement that waits for a lock ends by itself, whatever happens to its connection.
+    const limit = sendsStatementTimeout && { statement_timeout: STATEMENT_TIMEOUT_MS }
+    return createClient(target, target.hosts[0], {
+      onclose,
+      connection: { ...target.startupParameters, ...limit },
+    })
+  }
+
+  function logStateChange(isUpNow: boolean, error?: unknown): void {
+    if (isUpNow === isUp || isClosing) return
+    isUp = isUpNow
+    if (isUp) log.info('Postgres is back')
+    else log.error({ err: error }, 'Postgres is unavailable; orders are refused with 503')
+  }
+
   return {
-    async query(text, values = []) {
+    async query(text, values = [], { isWrite = false } = {}) {
       if (pending >= MAX_PENDING_QUERIES) throw new PoolFullError('too many queries are pending')
       pending++
       const endsAt = performance.now() + QUERY_TIMEOUT_MS
       try {
-        return await attempt(text, values, QUERY_TIMEOUT_MS).catch((error) => {
-          if (isConnectionLost(error)) return attempt(text, values, endsAt - performance.now())
-          throw error
-        })
+        for (let attempt = 1; ; attempt++) {
+          try {
+            const rows = await runOnce(text, values, endsAt)
+            if (isWrite) {
+              wroteAt = performance.now()
+              lastWriteCode = ''
+            }
+            if (isWrite || lastWriteCode === '') logStateChange(true)
+            return rows
+          } catch (error) {
+            const mayRepeat =
+              isConnectionLost(error) || CONFLICT_CODES.includes(getErrorCode(error))
+            if (mayRepeat && attempt < MAX_ATTEMPTS && performance.now() < endsAt) continue
+            if (isWrite) lastWriteCode = getErrorCode(error)
+            throw error
+          }
+        }
+      } catch (error) {
+        if (!isUnavailable(error)) throw error
+        logStateChange(false, error)
+        throw DatabaseUnavailableError.from(error)
       } finally {
         pending--
       }
     },
-    load: () => ({ pending, limit: MAX_PENDING_QUERIES, respondedAt }),
-    close: () => client.end({ timeout: POSTGRES_CLOSE_TIMEOUT_MS / 1000 }),
+
+    load: () => ({ pending, limit: MAX_PENDING_QUERIES, wroteAt, lastWriteCode }),
+
+    async close() {
+      isClosing = true
+      const timeout = POSTGRES_CLOSE_TIMEOUT_MS / 1000
+      await Promise.all([...connections].map(({ client }) => client.end({ timeout })))
+      rejectWaiters(new Error('the pool is closed'))
+    },
   }
 }
 
-function connect(url: string): postgres.Sql {
-  return postgres(url, {
-    max: MAX_CONNECTIONS,
-    connection: { application_name: 'order-once' },
-    ...ONE_QUERY_AT_A_TIME,
-    ...CONNECTION_OPTIONS,
-  })
+/**
+ * Cancels a statement that runs on. (The driver's own `cancel` leaves a rejection unhandled when the
+ * server cannot be reached, which would end the process.)
+ */
+function cancel(query: object): void {
+  const { canceller } = query as { canceller?: (query: unknown) => Promise<void> }
+  canceller?.(query).catch(() => {})
 }
+
+/** At least 1: a timer needs a time, and an error message a sensible one. */
+const remainingMs = (endsAt: number) => Math.max(1, Math.round(endsAt - performance.now()))
 
 /** Decorates the app with `postgres`, a pool that closes with it. */
 export const postgresPool = fastifyPlugin(

@@ -1,15 +1,19 @@
 /** Dedicated connections to Postgres: for start-up, migrations and the clean-up. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { DeadlineError, withDeadline } from '@order-once/idempotency/batching'
-import { DrizzleQueryError } from 'drizzle-orm'
-import postgres from 'postgres'
+import type { FastifyBaseLogger } from 'fastify'
+import type postgres from 'postgres'
 import { QUERY_TIMEOUT_MS } from '../limits.ts'
 import { StartError } from '../start-error.ts'
-import { CONNECTION_OPTIONS, getErrorCode, urlWithoutCredentials } from './postgres-connection.ts'
+import { createClient, getErrorCode, urlWithoutCredentials } from './postgres-connection.ts'
+import { parseDatabaseUrl } from './postgres-url.ts'
 
 /** How long a database that was started together with the service may take to accept connections. */
 const START_TIMEOUT_MS = 15_000
 const RETRY_INTERVAL_MS = 250
+
+/** What a start waits for longer than this is worth a log line. */
+export const NOTICE_AFTER_MS = 2_000
 
 /** Errors of a Postgres that is starting or stopping, and of its port before it listens. */
 const STARTING_CODES = [
@@ -24,7 +28,13 @@ const STARTING_OR_ABSENT_CODES = [...STARTING_CODES, 'ECONNREFUSED']
  * @param options `mustListen`: a port on which nothing listens is an absent Postgres, not a starting one
  * @throws {StartError} if it refuses the connection, or does not respond within `START_TIMEOUT_MS`
  */
-export async function waitForPostgres(url: string, { mustListen = false } = {}): Promise<void> {
+export async function waitForPostgres(
+  url: string,
+  log: FastifyBaseLogger,
+  { mustListen = false } = {},
+): Promise<void> {
+  const at = urlWithoutCredentials(url)
+  const notice = setTimeout(() => log.info(`waiting for Postgres at ${at}`), NOTICE_AFTER_MS)
   try {
     await retryWhileStarting(
       url,
@@ -33,7 +43,9 @@ export async function waitForPostgres(url: string, { mustListen = false } = {}):
     )
   } catch (error) {
     const reason = (error instanceof Error && error.message) || getErrorCode(error)
-    throw new StartError(`Postgres at ${urlWithoutCredentials(url)} does not respond: ${reason}`)
+    throw new StartError(`Postgres at ${at} does not respond: ${reason}`)
+  } finally {
+    clearTimeout(notice)
   }
 }
 
@@ -54,12 +66,11 @@ export async function retryWhileStarting(
       await withDedicatedConnection(url, job)
       return
     } catch (error) {
-      const cause = error instanceof DrizzleQueryError ? error.cause : error
       const isRetryable =
-        retryableCodes.includes(getErrorCode(cause)) ||
-        cause instanceof SessionLostError ||
-        cause instanceof DeadlineError
-      if (!isRetryable || performance.now() > timeoutAt) throw cause
+        retryableCodes.includes(getErrorCode(error)) ||
+        error instanceof SessionLostError ||
+        error instanceof DeadlineError
+      if (!isRetryable || performance.now() > timeoutAt) throw error
       await sleep(RETRY_INTERVAL_MS)
     }
   }
@@ -85,7 +96,8 @@ export async function withDedicatedConnection<T>(
     onclose = () => reject(new SessionLostError('the connection to Postgres was lost'))
   })
   lost.catch(() => {}) // the session's own end closes the connection, too
-  const client = postgres(url, { max: 1, onclose, ...CONNECTION_OPTIONS })
+  const target = parseDatabaseUrl(url)
+  const client = createClient(target, target.hosts[0], { onclose })
   try {
     return await Promise.race([job(client), lost])
   } finally {

@@ -2,6 +2,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import type { Settings } from '../settings.ts'
+import { checkDatabase } from './check-database.ts'
 import { locateStores } from './locate.ts'
 import { migrateDatabase } from './migrate.ts'
 import { urlWithoutCredentials } from './postgres-connection.ts'
@@ -24,16 +25,18 @@ export interface Stores {
 
 /**
  * Finds the stores that the settings name; in development without any, those of `docker-compose.yml` if
- * they respond, else starts the embedded ones. Applies pending migrations.
+ * they respond, else starts the embedded ones. Applies pending migrations and checks the database.
  *
+ * @param signal ends the wait for a Postgres that does not respond, or for another's migrations
  * @returns the stores, and a function that stops the embedded database if there is one
  * @throws {StartError} if a store that is needed does not respond
  */
 export async function prepareStores(
   settings: Settings,
   log: FastifyBaseLogger,
+  signal?: AbortSignal,
 ): Promise<{ stores: Stores; close: () => Promise<void> }> {
-  const { databaseUrl, redisUrl, reason } = await locateStores(settings)
+  const { databaseUrl, redisUrl, reason } = await locateStores(settings, log)
   let url = databaseUrl
   let close = async () => {}
   try {
@@ -48,10 +51,11 @@ export async function prepareStores(
       url = embedded.url
       log.info(`orders are kept in an embedded Postgres in ${embedded.directory} (${reason})`)
     } else {
-      await waitForPostgres(url)
+      await waitUnlessAborted(waitForPostgres(url, log), signal)
       log.info(`orders are kept in Postgres at ${urlWithoutCredentials(url)} (${reason})`)
     }
-    await migrateDatabase(url)
+    await waitUnlessAborted(migrateDatabase(url, log), signal)
+    await checkDatabase(url)
   } catch (error) {
     await close()
     throw error
@@ -63,18 +67,31 @@ export async function prepareStores(
   return { stores: { databaseUrl: url, redisUrl, isEmbedded: databaseUrl === undefined }, close }
 }
 
-/**
- * Decorates the app with `stores`.
- *
- * @param options `prepared`: stores that another process has prepared; without them, this one does
- */
+/** Waits for work that cannot be ended: when the start is aborted, the process ends without it. */
+async function waitUnlessAborted(work: Promise<void>, signal?: AbortSignal): Promise<void> {
+  const aborted = new Promise<never>((_, reject) => {
+    const abort = () => reject(new Error('the start was aborted'))
+    signal?.addEventListener('abort', abort, { once: true })
+  })
+  await Promise.race([work, aborted])
+}
+
+export interface StoresOptions {
+  settings: Settings
+  /** stores that another process has prepared; without them, this one does */
+  prepared?: Stores | undefined
+  /** ends the start */
+  signal?: AbortSignal | undefined
+}
+
+/** Decorates the app with `stores`. */
 export const stores = fastifyPlugin(
-  async (app, { settings, prepared }: { settings: Settings; prepared: Stores | undefined }) => {
+  async (app, { settings, prepared, signal }: StoresOptions) => {
     if (prepared) {
       app.decorate('stores', prepared)
       return
     }
-    const { stores, close } = await prepareStores(settings, app.log)
+    const { stores, close } = await prepareStores(settings, app.log, signal)
     app.decorate('stores', stores)
     app.addHook('onClose', close)
   },

@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { pino } from 'pino'
+import postgres from 'postgres'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import {
   createOrdersRepository,
@@ -257,3 +258,26 @@ test('each look-up returns its own order while a column of the table is altered'
   })
   expect((await found)?.map((order) => order?.idempotency_key)).toEqual(keys)
 })
+
+test.each(['25006', '28P01', '42P01', '42501', '55P03'])(
+  'a batch that Postgres refuses as a whole (%s) is one statement',
+  async (code) => {
+    let statements = 0
+    const refusal = Object.assign(Object.create(postgres.PostgresError.prototype), { code })
+    const orders = createOrdersRepository(
+      {
+        query: async () => {
+          statements++
+          throw refusal
+        },
+      },
+      { maxBatch: 500 },
+    )
+    const results = await insertAll(
+      orders,
+      Array.from({ length: 500 }, () => newOrder()),
+    )
+    expect(results.every(({ status }) => status === 'rejected')).toBe(true)
+    expect(statements).toBe(1)
+  },
+)

@@ -12,8 +12,8 @@ afterEach(() => {
   vi.restoreAllMocks()
 })
 
-/** A check on a pool that counts its queries. @param respondedAt when it had its last response */
-function createCheck({ respondedAt = 0, isUp = true } = {}) {
+/** A check on a pool that counts its queries. @param wroteAt when a write last succeeded */
+function createCheck({ wroteAt = 0, isUp = true, lastWriteCode = '' } = {}) {
   let queries = 0
   const postgres: PostgresPool = {
     query: async () => {
@@ -21,7 +21,7 @@ function createCheck({ respondedAt = 0, isUp = true } = {}) {
       if (!isUp) throw new Error('Postgres does not respond')
       return []
     },
-    load: () => ({ pending: 0, limit: 1, respondedAt }),
+    load: () => ({ pending: 0, limit: 1, wroteAt, lastWriteCode }),
     close: async () => {},
   }
   return { check: createStoreCheck({ postgres, redis: undefined }), queries: () => queries }
@@ -47,10 +47,16 @@ describe('the check of the stores', () => {
     expect(queries()).toBe(2)
   })
 
-  test('runs no query when Postgres has responded within the last second', async () => {
-    const { check, queries } = createCheck({ respondedAt: now - 999 })
+  test('runs no query when an order was written within the last second', async () => {
+    const { check, queries } = createCheck({ wroteAt: now - 999 })
     expect(await check()).toEqual(UP)
     expect(queries()).toBe(0)
+  })
+
+  test('runs a query after a write that failed, however lately one succeeded', async () => {
+    const { check, queries } = createCheck({ wroteAt: now, lastWriteCode: '25006' })
+    await check()
+    expect(queries()).toBe(1)
   })
 
   test('returns "down" where a store fails', async () => {

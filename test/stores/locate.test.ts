@@ -1,6 +1,7 @@
 import { describe, expect, inject, test } from 'vitest'
 import { parseSettings } from '../../src/settings.ts'
 import { locateStores } from '../../src/stores/locate.ts'
+import { SILENT_LOG } from '../support/silent-log.ts'
 import { hasRedis } from '../support/stores.ts'
 
 /** Port 1 is reserved, and nothing listens on it. */
@@ -9,7 +10,7 @@ const NO_REDIS = 'redis://127.0.0.1:1'
 const NONE = { databaseUrl: NO_POSTGRES, redisUrl: NO_REDIS }
 
 const locate = (env: Record<string, string>, compose: typeof NONE) =>
-  locateStores(parseSettings(env), compose)
+  locateStores(parseSettings(env), SILENT_LOG, compose)
 
 describe('the stores', () => {
   test('are those of DATABASE_URL and REDIS_URL, whether they respond or not', async () => {

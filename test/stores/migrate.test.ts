@@ -3,6 +3,7 @@ import postgres from 'postgres'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { LOCKS } from '../../src/stores/locks.ts'
 import { migrateDatabase } from '../../src/stores/migrate.ts'
+import { SILENT_LOG } from '../support/silent-log.ts'
 import { startProxy } from '../support/start-proxy.ts'
 import { createEmptyDatabase, emptyDatabase } from '../support/stores.ts'
 import { until } from '../support/until.ts'
@@ -19,18 +20,18 @@ function connect(url: string): postgres.Sql {
 /** Creates a database with the newest schema. */
 async function createMigratedDatabase(): Promise<postgres.Sql> {
   const url = await createEmptyDatabase()
-  await migrateDatabase(url)
+  await migrateDatabase(url, SILENT_LOG)
   return connect(url)
 }
 
 describe('the migrations', () => {
   test('are applied once, by four instances at the same time and by a later one', async () => {
     const url = await createEmptyDatabase()
-    await Promise.all(Array.from({ length: 4 }, () => migrateDatabase(url)))
+    await Promise.all(Array.from({ length: 4 }, () => migrateDatabase(url, SILENT_LOG)))
     const sql = connect(url)
     const readApplied = () => sql`select hash from public.order_once_migrations order by id`
     const applied = await readApplied()
-    await migrateDatabase(url)
+    await migrateDatabase(url, SILENT_LOG)
     expect(await readApplied()).toEqual(applied)
     expect(new Set(applied.map(({ hash }) => hash)).size).toBe(applied.length)
     expect(await sql`select count(*)::int as count from orders`).toEqual([{ count: 0 }])
@@ -41,11 +42,12 @@ describe('the migrations', () => {
     const { proxy, url: proxiedUrl } = await startProxy(url)
     const sql = connect(url)
     await sql`select pg_advisory_lock(${LOCKS.migration})`
-    const migrated = migrateDatabase(proxiedUrl)
+    const migrated = migrateDatabase(proxiedUrl, SILENT_LOG)
     await until(async () => {
       const waiting = await sql`
-        select 1 from pg_locks join pg_stat_activity using (pid)
-        where locktype = 'advisory' and not granted and datname = current_database()`
+        select 1 from pg_stat_activity
+        where datname = current_database() and query like '%pg_try_advisory_xact_lock%'
+          and pid <> pg_backend_pid()`
       return waiting.length > 0
     })
     proxy.resetAll()
@@ -61,7 +63,7 @@ describe('the migrations', () => {
     await sql`create schema drizzle`
     await sql`create table drizzle.__drizzle_migrations (id serial primary key, hash text not null, created_at bigint)`
     await sql`insert into drizzle.__drizzle_migrations (hash, created_at) values ('later', ${Date.UTC(2100)})`
-    await migrateDatabase(url)
+    await migrateDatabase(url, SILENT_LOG)
     expect(await sql`select count(*)::int as count from orders`).toEqual([{ count: 0 }])
     expect(await sql`select hash from drizzle.__drizzle_migrations`).toEqual([{ hash: 'later' }])
   })
@@ -71,7 +73,7 @@ describe('the migrations', () => {
     const sql = connect(url)
     await sql`create schema other`
     await sql.unsafe(`alter database ${sql.options.database} set search_path to other`)
-    await migrateDatabase(url)
+    await migrateDatabase(url, SILENT_LOG)
     expect(
       await sql`select schemaname from pg_tables where tablename in ('orders', 'order_once_migrations')`,
     ).toEqual([{ schemaname: 'public' }, { schemaname: 'public' }])

@@ -2,11 +2,13 @@ import { once } from 'node:events'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { pino } from 'pino'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { DatabaseUnavailableError } from '../../src/stores/database-unavailable.ts'
 import {
   openPostgresPool,
   PoolFullError,
   type PostgresPool,
 } from '../../src/stores/postgres-pool.ts'
+import { startProxy } from '../support/start-proxy.ts'
 import { emptyDatabase } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 
@@ -59,23 +61,55 @@ describe('the pool of connections to Postgres', () => {
     expect(await Promise.all(pending)).not.toContain('PoolFullError')
   })
 
-  test('replaces its connections after four queries in a row without a response', async () => {
+  test('never uses a connection again whose query did not end in time', async () => {
+    const { url } = await emptyDatabase()
+    const { proxy, url: proxiedUrl } = await startProxy(url)
+    const { pool, lines } = openPool(proxiedUrl)
+    const readBackend = async () => (await pool.query('select pg_backend_pid() as pid'))[0]?.pid
+    const before = await readBackend()
+    proxy.silence()
+    await expect(readBackend()).rejects.toThrow(DatabaseUnavailableError)
+    proxy.resume()
+    const after = await until(() => readBackend().catch(() => undefined))
+    expect(after).not.toBe(before)
+    expect(lines).toEqual([
+      'Postgres is unavailable; orders are refused with 503',
+      'Postgres is back',
+    ])
+  })
+
+  test('ends a statement that waits for a lock, and keeps its connection', async () => {
     const { url, sql } = await emptyDatabase()
-    const { pool, lines } = openPool(url)
-    await runQuery(pool)
+    const { pool } = openPool(url)
+    const readBackend = async () => (await pool.query('select pg_backend_pid() as pid'))[0]?.pid
+    const before = await readBackend()
     const locked = await sql.reserve()
     await locked`select pg_advisory_lock(1)`
-    // They wait for the lock: no response comes, as on connections that the driver has lost.
-    const waiting = Array.from({ length: 4 }, () => pool.query('select pg_advisory_lock(1)'))
-    const results = await Promise.allSettled(waiting)
+    await expect(pool.query('select pg_advisory_xact_lock(1)')).rejects.toThrow(
+      'canceling statement due to statement timeout',
+    )
     await locked`select pg_advisory_unlock(1)`
     locked.release()
-    expect(results.map(({ status }) => status)).toEqual(Array(4).fill('rejected'))
-    expect(lines).toEqual([
-      'Postgres did not respond to 4 queries in a row; replacing the connections',
-    ])
-    expect(await runQuery(pool)).toEqual([{ one: 1 }])
+    expect(await readBackend()).toBe(before)
   })
+
+  test.each(['40001', '40P01'])(
+    'repeats a statement that met another transaction (%s)',
+    async (code) => {
+      const { url, sql } = await emptyDatabase()
+      const { pool } = openPool(url)
+      // Fails the first time: a sequence is not rolled back.
+      await sql.unsafe(`
+      create sequence attempts;
+      create function fail_once() returns bigint language plpgsql as $$
+      begin
+        if nextval('attempts') = 1 then raise exception 'conflict' using errcode = '${code}'; end if;
+        return currval('attempts');
+      end $$`)
+      expect(await pool.query('select fail_once()::int as attempt')).toEqual([{ attempt: 2 }])
+      await sql.unsafe('drop function fail_once; drop sequence attempts')
+    },
+  )
 
   test('works again after its connections were killed many times in the middle of queries', async () => {
     const { url, sql } = await emptyDatabase()

@@ -12,6 +12,7 @@ import { startEmbeddedPostgres } from '../../src/stores/embedded/postgres.ts'
 import { migrateDatabase } from '../../src/stores/migrate.ts'
 import { administer, createDatabase, TEMPLATE } from './database.ts'
 import { redisServer, startPrivateRedis, startRedisContainer } from './private-redis.ts'
+import { SILENT_LOG } from './silent-log.ts'
 import { until } from './until.ts'
 
 /** What the program prints. */
@@ -48,7 +49,7 @@ async function startPostgres() {
   // No test's database has to outlive a power cut.
   await administer(postgres.url, (sql) => sql`alter system set fsync = off`)
   await administer(postgres.url, (sql) => sql`select pg_reload_conf()`)
-  await migrateDatabase(await createDatabase(postgres.url, TEMPLATE))
+  await migrateDatabase(await createDatabase(postgres.url, TEMPLATE), SILENT_LOG)
   return postgres
 }
 

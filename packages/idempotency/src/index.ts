@@ -24,7 +24,7 @@ export {
   deleteExpiredRecords,
   type RunQuery,
 } from './stores/postgres-store.ts'
-export { createRedisStore } from './stores/redis-store.ts'
+export { createRedisStore, getRecordName } from './stores/redis-store.ts'
 export type {
   Claim,
   CompletedRequest,

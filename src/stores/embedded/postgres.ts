@@ -4,9 +4,11 @@ import { existsSync, readFileSync, rmSync } from 'node:fs'
 import * as fs from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import postgres from 'postgres'
+import type postgres from 'postgres'
 import { StartError } from '../../start-error.ts'
 import { LOCKS } from '../locks.ts'
+import { createClient } from '../postgres-connection.ts'
+import { parseDatabaseUrl } from '../postgres-url.ts'
 import { type Cluster, DATABASE, openCluster, runProgram, USER } from './files.ts'
 import { freePort } from './free-port.ts'
 
@@ -25,6 +27,7 @@ export interface EmbeddedPostgres {
 }
 
 // The backend of a service that was just killed takes a moment to notice its closed connection.
+const LOCK_CONNECT_TIMEOUT_SECONDS = 5
 const LOCK_TIMEOUT_MS = 2_000
 
 // What Postgres prints while another one starts or stops here, while processes of the last one end, or
@@ -121,11 +124,9 @@ async function acquireLock(
   dataDir: string,
   onclose: () => void,
 ): Promise<postgres.Sql | undefined> {
-  const lock = postgres(url, {
-    max: 1,
-    max_lifetime: null, // by default the client replaces a connection after 30 to 60 minutes
-    fetch_types: false,
-    connect_timeout: 5,
+  const target = parseDatabaseUrl(url)
+  const lock = createClient(target, target.hosts[0], {
+    connect_timeout: LOCK_CONNECT_TIMEOUT_SECONDS,
     onclose,
   })
   const timeout = AbortSignal.timeout(LOCK_TIMEOUT_MS)

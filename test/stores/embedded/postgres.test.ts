@@ -62,7 +62,12 @@ function spawnService(dataDir: string, project = fileURLToPath(root)) {
 /** Copies what the module needs into a folder that only its owner can enter. */
 async function copyProject(): Promise<string> {
   const project = await createDataDir(0o700)
-  for (const path of ['package.json', 'dist', 'node_modules/postgres', postgresPackage]) {
+  const paths = [
+    ...['package.json', 'dist', 'packages/idempotency/package.json', 'packages/idempotency/dist'],
+    ...['@order-once', 'postgres', 'pg-connection-string'].map((name) => `node_modules/${name}`),
+    postgresPackage,
+  ]
+  for (const path of paths) {
     const copy = join(project, path)
     await fs.cp(new URL(path, root), copy, { recursive: true, verbatimSymlinks: true })
   }

@@ -18,7 +18,7 @@ const fromNow = (parameter: string) => `now() + ${parameter}::float8 * interval 
 const CLAIM = `
   with found as (
     select fingerprint, response,
-           extract(epoch from expires_at - now())::float8 * 1000 as remaining_ms
+           (extract(epoch from expires_at - now()) * 1000)::bigint as remaining_ms
     from public.idempotency_records
     where key = $1 and expires_at > now() and (token <> $3 or response is not null)
   ), claimed as (
@@ -31,7 +31,7 @@ const CLAIM = `
       where old.expires_at <= now() or (old.token = excluded.token and old.response is null)
     returning fingerprint
   )
-  select true as is_claimed, fingerprint, null as response, 0::float8 as remaining_ms from claimed
+  select true as is_claimed, fingerprint, null as response, 0::bigint as remaining_ms from claimed
   union all
   select false, fingerprint, response, remaining_ms from found`
 

@@ -181,4 +181,5 @@ export function createRedisStore(
   }
 }
 
-const getRecordName = (key: string) => `idemp:${key}`
+/** The name of the record of a key in Redis. */
+export const getRecordName = (key: string) => `idemp:${key}`

@@ -8,6 +8,12 @@ const ENTRY_OVERHEAD_BYTES = 400
 /** About 20 000 responses of orders: repeats come within seconds, and many at once. */
 const DEFAULT_CACHE_BYTES = 16 * 1024 * 1024
 
+/**
+ * Repeats come within seconds. A response that is deleted from its store, since its key is released or a
+ * person's data are erased, must be gone soon.
+ */
+const MAX_CACHE_MS = 60_000
+
 interface Entry {
   request: CompletedRequest
   expiresAt: number
@@ -64,7 +70,7 @@ export function claimCompleted(request: CompletedRequest, fingerprint: string): 
 
 /**
  * Puts a cache in front of a store's `claim`. It keeps the responses that were repeated, for as long as
- * the store keeps them: they never change, so the next repeats do not need the store. (Responses that
+ * the store keeps them, at most `MAX_CACHE_MS`: they never change, so the next repeats do not need the store. (Responses that
  * are never repeated, as most are, would only pass through memory.)
  *
  * @param options `maxBytes`: of all responses, roughly; `now`: a clock in ms that never goes back
@@ -78,7 +84,11 @@ export function cacheRepeats(
   async function claimAndRemember(key: string, fingerprint: string, token: string): Promise<Claim> {
     const found = await claim(key, fingerprint, token)
     if (found.state === 'completed' && found.remainingMs !== undefined) {
-      cache.set(key, { fingerprint, response: found.response }, found.remainingMs)
+      cache.set(
+        key,
+        { fingerprint, response: found.response },
+        Math.min(found.remainingMs, MAX_CACHE_MS),
+      )
     }
     return found
   }

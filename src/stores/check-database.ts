@@ -1,0 +1,57 @@
+/** Checks at the start that the database is as the service needs it. */
+import type postgres from 'postgres'
+import { StartError } from '../start-error.ts'
+import { withDedicatedConnection } from './postgres-session.ts'
+
+/** The oldest version that the project of PostgreSQL still supports. */
+const MIN_SERVER_VERSION = 140_000
+
+/** What the service does with its tables; the clean-up included. */
+const NEEDED_RIGHTS = {
+  'public.orders': ['select', 'insert', 'update'],
+  'public.idempotency_records': ['select', 'insert', 'update', 'delete'],
+  'public.order_once_database': ['select'],
+}
+
+/**
+ * Checks the encoding, the version, the tables and the rights of the role.
+ *
+ * @throws {StartError} one line that says what is wrong and what to do
+ */
+export async function checkDatabase(url: string): Promise<void> {
+  await withDedicatedConnection(url, async (client) => {
+    await checkServer(client)
+    for (const [table, rights] of Object.entries(NEEDED_RIGHTS)) {
+      await checkTable(client, table, rights)
+    }
+  })
+}
+
+async function checkServer(client: postgres.Sql): Promise<void> {
+  const [server] = await client`
+    select current_setting('server_encoding') as encoding,
+           current_setting('server_version_num')::int as version,
+           current_setting('server_version') as version_name`
+  if (server?.encoding !== 'UTF8') {
+    throw new StartError(
+      `the database has the encoding ${server?.encoding}, not UTF8: create it with ENCODING 'UTF8' TEMPLATE template0`,
+    )
+  }
+  if (server.version < MIN_SERVER_VERSION) {
+    throw new StartError(`PostgreSQL ${server.version_name} is too old: use 14 or later`)
+  }
+}
+
+async function checkTable(client: postgres.Sql, table: string, rights: string[]): Promise<void> {
+  const [found] =
+    await client`select to_regclass(${table}) is not null as exists, current_user as role`
+  if (!found?.exists) {
+    throw new StartError(`the table ${table} does not exist: run \`order-once migrate\``)
+  }
+  for (const right of rights) {
+    const [granted] = await client`select has_table_privilege(${table}, ${right}) as has_right`
+    if (granted?.has_right) continue
+    const grant = `grant ${right} on ${table} to ${found.role}`
+    throw new StartError(`the role ${found.role} may not ${right} in ${table}: run \`${grant}\``)
+  }
+}

@@ -1,0 +1,4 @@
+/** A log that writes nothing. */
+import { pino } from 'pino'
+
+export const SILENT_LOG = pino({ level: 'silent' })
