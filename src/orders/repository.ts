@@ -5,7 +5,7 @@ import { fastifyPlugin } from 'fastify-plugin'
 import postgres from 'postgres'
 import type { PostgresPool } from '../stores/postgres-pool.ts'
 import { FIELD_NAMES, NewOrder, type Order } from './schema.ts'
-import { orders } from './table.ts'
+import type { orders } from './table.ts'
 import { traceOrders } from './trace-repository.ts'
 
 declare module 'fastify' {
@@ -70,15 +70,28 @@ const INSERTED_COLUMNS = [
 
 const CREATED_AT_MS = '(extract(epoch from created_at) * 1000)::bigint as created_at'
 
-/** One text for any number of rows, so that Postgres prepares it once. */
-const INSERT_ROWS = `
-  insert into public.orders (${INSERTED_COLUMNS.join(', ')})
-  select ${INSERTED_COLUMNS.join(', ')}
-  from json_to_recordset($1::text::json) as new (
-    ${INSERTED_COLUMNS.map((name) => `${name} ${orders[name].getSQLType()}`).join(', ')}
+/**
+ * Returns the statement that inserts so many rows. `VALUES`, which every engine takes that speaks
+ * Postgres's language; an `INSERT … SELECT` would go through a coordinator in some.
+ */
+const insertStatements = new Map<number, string>()
+function getInsertStatement(rows: number): string {
+  const known = insertStatements.get(rows)
+  if (known) return known
+  const columns = INSERTED_COLUMNS.length
+  const values = Array.from(
+    { length: rows },
+    (_, row) =>
+      `(${INSERTED_COLUMNS.map((_, column) => `$${row * columns + column + 1}`).join(', ')})`,
   )
-  on conflict (client_id, idempotency_key) do nothing
-  returning id, ${CREATED_AT_MS}`
+  const statement = `
+    insert into public.orders (${INSERTED_COLUMNS.join(', ')})
+    values ${values.join(', ')}
+    on conflict (client_id, idempotency_key) do nothing
+    returning id, ${CREATED_AT_MS}`
+  insertStatements.set(rows, statement)
+  return statement
+}
 
 const FIND_BY_KEY = `
   select ${INSERTED_COLUMNS.join(', ')}, ${CREATED_AT_MS} from public.orders
@@ -119,7 +132,14 @@ export function createOrdersRepository(
   async function insert(rows: NewRow[]): Promise<Map<string, number>> {
     // Two statements with the same keys in different orders would deadlock.
     const sorted = rows.toSorted((a, b) => (a.idempotency_key < b.idempotency_key ? -1 : 1))
-    const inserted = await pool.query(INSERT_ROWS, [JSON.stringify(sorted)], { isWrite: true })
+    // A few sizes, so that each is prepared: the last row fills the rest, and conflicts with itself.
+    const size = 2 ** Math.ceil(Math.log2(sorted.length))
+    const values: unknown[] = []
+    for (let i = 0; i < size; i++) {
+      const row = sorted[Math.min(i, sorted.length - 1)] as NewRow
+      for (const column of INSERTED_COLUMNS) values.push(row[column] ?? null)
+    }
+    const inserted = await pool.query(getInsertStatement(size), values, { isWrite: true })
     const createdAt = new Map(inserted.map((row) => [String(row.id), Number(row.created_at)]))
     const ids = new Set(rows.map(({ id }) => id))
     for (const id of createdAt.keys()) checkRow(ids.has(id))
