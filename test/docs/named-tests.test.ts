@@ -18,14 +18,17 @@ async function findNamedTests(page: string) {
 }
 
 describe('the tests that a document names', () => {
-  test.each(['docs/security.md', 'docs/idempotency-key-draft.md'])('exist: %s', async (page) => {
-    const named = await findNamedTests(page)
-    expect(named.length).toBeGreaterThan(10)
-    for (const { name, title } of named) {
-      const files = FOLDERS.map((folder) => new URL(`${folder}${name}.test.ts`, ROOT))
-      const file = files.find((url) => existsSync(url))
-      expect(file, name).toBeDefined()
-      if (title) expect(await readFile(file as URL, 'utf8')).toContain(title)
-    }
-  })
+  test.each(['docs/security.md', 'docs/idempotency-key-draft.md', 'docs/reliability.md'])(
+    'exist: %s',
+    async (page) => {
+      const named = await findNamedTests(page)
+      expect(named.length).toBeGreaterThan(10)
+      for (const { name, title } of named) {
+        const files = FOLDERS.map((folder) => new URL(`${folder}${name}.test.ts`, ROOT))
+        const file = files.find((url) => existsSync(url))
+        expect(file, name).toBeDefined()
+        if (title) expect(await readFile(file as URL, 'utf8')).toContain(title)
+      }
+    },
+  )
 })

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import { describe, expect, test } from 'vitest'
 import { blockInsert } from '../support/blocked-inserts.ts'
 import { newKey, ORDER, type Reply, send } from '../support/client.ts'
@@ -95,8 +96,10 @@ describe.runIf(hasRedis)('an order is created once, and its retry gets it', () =
   })
 })
 
-test('docs/reliability.md has this table', async () => {
-  await expect(renderPage()).toMatchFileSnapshot('../../docs/reliability.md')
+test('docs/reliability.md has these cases in its table', async () => {
+  const page = await readFile(new URL('../../docs/reliability.md', import.meta.url), 'utf8')
+  const rows = CASES.map((cells) => `| ${cells.join(' | ')} | 1 |`)
+  expect(page).toContain(rows.join('\n'))
 })
 
 /** Sends an order to an instance until it is claimed and Postgres has its insert. */
@@ -130,27 +133,4 @@ function describeReply(reply: Reply | undefined): string {
   if (reply === undefined) return LOST
   const isReplay = reply.headers['idempotency-replayed'] === 'true'
   return `${reply.status}${isReplay ? ', as a replay' : ''}`
-}
-
-function renderPage(): string {
-  const rows = CASES.map((cells) => `| ${cells.join(' | ')} | 1 |`)
-  return `# What holds when something breaks
-
-Postgres decides, Redis remembers: see [the README](../README.md#how-it-happens-once). Two kinds of tests
-prove it by failures, on real servers.
-
-**The faults.** \`npm run test:faults -- --seconds 60\` runs several instances under load. Meanwhile
-instances, Redis and Postgres are killed, frozen, flushed, slowed and cut off, by a schedule that its seed
-repeats. From outside it checks that no order was lost, doubled or invented.
-
-**The matrix.** Each row is a test. It stops one order at that step, breaks one thing, and then repeats the
-request through another instance. "Sent" means that the client has the response, "stored" that Redis has
-it. The last column counts the orders in Postgres.
-
-| the order is | and then | the client gets | its retry gets | orders |
-|---|---|---|---|---|
-${rows.join('\n')}
-
-The table is written by \`npx vitest run crash-matrix --update\`; the tests fail if it is not what happens.
-`
 }
