@@ -1,9 +1,11 @@
 /** The clean-up: releases the keys of old orders and deletes expired idempotency records. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { deleteExpiredRecords, getRecordName, type RunQuery } from '@order-once/idempotency'
+import { withDeadline } from '@order-once/idempotency/batching'
 import type { FastifyBaseLogger } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { Redis } from 'ioredis'
+import { CLEAN_UP_CLOSE_TIMEOUT_MS } from './limits.ts'
 import { releaseOldKeys } from './orders/key-retention.ts'
 import type { Settings } from './settings.ts'
 import { withDedicatedConnection } from './stores/postgres-session.ts'
@@ -19,6 +21,9 @@ export interface CleanUpReport {
 const BATCH_SIZE = 500
 /** After each batch, so that the clean-up takes only a part of the database's time. */
 const PAUSE_MS = 20
+
+/** More than for a request: a batch has many commands, and no client waits for it. */
+const REDIS_TIMEOUT_MS = 5_000
 
 /** Keys are kept for days and records for hours: an hour more makes no difference. */
 const INTERVAL_MS = 3_600_000
@@ -37,15 +42,17 @@ export async function cleanUp(
   { keyRetentionDays }: Pick<Settings, 'keyRetentionDays'>,
   signal?: AbortSignal,
 ): Promise<CleanUpReport> {
-  // Connected before a key is released: its response must not be replayed afterwards.
   const redis = keyRetentionDays > 0 && redisUrl ? await connectToRedis(redisUrl) : undefined
   try {
     return await withDedicatedConnection(databaseUrl, async (client) => {
       const runQuery: RunQuery = (text, values) => client.unsafe(text, values as never[])
       const releaseBatch = async () => {
+        // Not released if Redis fails: the response of a released key must not be replayed.
+        await client`begin`
         const keys = await releaseOldKeys(runQuery, keyRetentionDays, BATCH_SIZE)
         // One key a command: on a cluster, several would be in different slots.
         await Promise.all(keys.map((key) => redis?.unlink(getRecordName(key))))
+        await client`commit`
         return keys.length
       }
       const deleteBatch = () => deleteExpiredRecords(runQuery, BATCH_SIZE)
@@ -88,7 +95,13 @@ export function scheduleCleanUp(
   return async () => {
     clearTimeout(timer)
     stopping.abort()
-    await running
+    // A batch that waits for a lock ends with its connection, and takes no effect.
+    const end = withDeadline(
+      running ?? Promise.resolve(),
+      CLEAN_UP_CLOSE_TIMEOUT_MS,
+      'still running',
+    )
+    await end.catch((error) => log.warn(`the clean-up was cut off: ${error.message}`))
   }
 }
 
@@ -105,7 +118,12 @@ export const scheduledCleanUp = fastifyPlugin(
 
 /** @throws if Redis does not respond */
 async function connectToRedis(url: string): Promise<Redis> {
-  const redis = new Redis(url, { lazyConnect: true, retryStrategy: () => null })
+  const redis = new Redis(url, {
+    lazyConnect: true,
+    commandTimeout: REDIS_TIMEOUT_MS,
+    connectTimeout: REDIS_TIMEOUT_MS,
+    retryStrategy: () => null,
+  })
   redis.on('error', () => {}) // each command reports its own
   await redis.connect()
   return redis

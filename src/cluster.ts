@@ -102,6 +102,7 @@ function createWorkers(count: number, stores: Stores, log: FastifyBaseLogger) {
       try {
         return void (await fork())
       } catch (error) {
+        if (isClosing) return
         log.error({ err: error }, 'a worker could not be started; trying again')
         await sleep(MIN_RESTART_INTERVAL_MS)
       }
@@ -119,7 +120,7 @@ function createWorkers(count: number, stores: Stores, log: FastifyBaseLogger) {
     async close(): Promise<void> {
       isClosing = true
       const exited = [...starting, ...listening].map((worker) => once(worker, 'exit'))
-      for (const worker of listening) worker.send(CLOSE)
+      for (const worker of listening) worker.send(CLOSE, () => {}) // it may just have exited
       // They have no requests, and do not receive messages yet.
       for (const worker of starting) worker.process.kill('SIGKILL')
       await Promise.all(exited)

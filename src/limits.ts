@@ -9,19 +9,18 @@ export const STATEMENT_TIMEOUT_MS = 2_500
 /** How long a new connection to Postgres may take. Queries wait for it for at most `QUERY_TIMEOUT_MS`. */
 export const CONNECT_TIMEOUT_MS = 10_000
 
-/** A request runs at most three: the look-up of a duplicate, the insert, the look-up of its row. */
-export const MAX_QUERIES_PER_REQUEST = 3
-
 /** How long one call to Redis may take: then the request goes on without it. */
 export const REDIS_COMMAND_TIMEOUT_MS = 200
 
 /** From SIGTERM until the process ends, whatever is still open. Docker kills after 10 s, too. */
 export const SHUTDOWN_TIMEOUT_MS = 10_000
 
-/** Its parts, one after the other. */
+// The parts of a shutdown, one after the other:
 /** Requests in flight may finish; then their connections are closed, so that the stores can close. */
 export const FORCE_CLOSE_AFTER_MS = 7_000
 export const REDIS_CLOSE_TIMEOUT_MS = REDIS_COMMAND_TIMEOUT_MS
+/** A batch of the clean-up may end. */
+export const CLEAN_UP_CLOSE_TIMEOUT_MS = 500
 export const POSTGRES_CLOSE_TIMEOUT_MS = 1_000
 /** Spans that are not sent by then are dropped. */
 export const TRACES_FLUSH_TIMEOUT_MS = 1_000

@@ -1,4 +1,3 @@
-import { pino } from 'pino'
 import { describe, expect, test } from 'vitest'
 import { buildApp } from '../src/app.ts'
 import type { OrdersRepository } from '../src/orders/repository.ts'
@@ -7,6 +6,7 @@ import { StartError } from '../src/start-error.ts'
 import { newKey, ORDER, send } from './support/client.ts'
 import { createClaimCounter } from './support/count-claims.ts'
 import { startService } from './support/service.ts'
+import { SILENT_LOG } from './support/silent-log.ts'
 import { emptyDatabase } from './support/stores.ts'
 import { until } from './support/until.ts'
 
@@ -90,7 +90,7 @@ test('a start that fails closes what it has opened', async () => {
   }
   const settings = parseSettings({ DATABASE_URL: url, IDEMPOTENCY_STORE: 'redis' })
   const stores = { databaseUrl: url, redisUrl: undefined, isEmbedded: false }
-  const starting = buildApp(settings, pino({ level: 'silent' }), { stores, wrapOrders })
+  const starting = buildApp(settings, SILENT_LOG, { stores, wrapOrders })
   await expect(starting).rejects.toThrow(
     new StartError('IDEMPOTENCY_STORE is redis, but there is no REDIS_URL'),
   )

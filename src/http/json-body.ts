@@ -1,6 +1,7 @@
-/** Reads JSON bodies. A caller without a valid signature learns nothing about what is wrong with them. */
+/** Parses and validates JSON bodies. A caller without a valid signature learns nothing about what is wrong with them. */
 import { isUtf8 } from 'node:buffer'
 import { type FieldError, Problem } from '@order-once/idempotency'
+import { Ajv, type KeywordDefinition } from 'ajv'
 import type { FastifyRequest, FastifySchemaValidationError } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { problems } from './problems.ts'
@@ -17,6 +18,29 @@ declare module 'fastify' {
 /** Enough to fix a body by; more would let a small request cause a large response. */
 const MAX_FIELD_ERRORS = 16
 const NO_BYTES = Buffer.alloc(0)
+
+/**
+ * Validates bodies as they are: nothing is coerced, removed or added. Headers are checked by the
+ * pipeline, in its own order, and responses are sent as the bytes they are: their schemas are for the
+ * OpenAPI document alone.
+ *
+ * @param options `keywords`: further keywords of the schemas
+ */
+export const schemaCompilers = fastifyPlugin(
+  async (app, { keywords }: { keywords: KeywordDefinition[] }) => {
+    const ajv = new Ajv({
+      allErrors: true,
+      verbose: true, // an error has its schema, whose description is the rule in words
+      strict: false,
+      keywords,
+    })
+    app.setValidatorCompiler(({ schema, httpPart }) =>
+      httpPart === 'body' ? ajv.compile(schema) : () => true,
+    )
+    app.setSerializerCompiler(() => JSON.stringify)
+  },
+  { name: 'schema-compilers' },
+)
 
 /** Parses bodies and keeps their bytes; `bodyCheck` throws what is wrong with them. */
 export const jsonBody = fastifyPlugin(

@@ -122,7 +122,6 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
       release(connection)
       return rows
     } catch (error) {
-      if (error instanceof DeadlineError) cancel(query)
       if (getErrorCode(error) === READ_ONLY) retireAll()
       if (!(error instanceof postgres.PostgresError) || error.code.startsWith('57P')) {
         retire(connection)
@@ -142,9 +141,17 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
       stopWaiting = () => waiters.delete(waiter)
       connectForWaiters()
     })
-    return withDeadline(waiting, remainingMs(endsAt), 'no connection to Postgres is free').finally(
-      stopWaiting,
-    )
+    try {
+      return await withDeadline(waiting, remainingMs(endsAt), 'no connection to Postgres is free')
+    } catch (error) {
+      // Postgres responds, but not to so many queries in time.
+      if (error instanceof DeadlineError && connections.size > 0) {
+        throw new PoolFullError('all connections to Postgres are in use')
+      }
+      throw error
+    } finally {
+      stopWaiting()
+    }
   }
 
   function release(connection: Connection): void {
@@ -187,15 +194,16 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
 
   async function connectOne(): Promise<void> {
     try {
-      const connection = await connect()
-      connections.add(connection)
+      const connection = await connect(sendsStatementTimeout)
+      if (!connection.isRetired) connections.add(connection)
       hasFailedToConnect = false
       connecting--
       release(connection)
     } catch (error) {
       hasFailedToConnect = true
       connecting--
-      rejectWaiters(error)
+      // Otherwise a connection that is in use now will serve them.
+      if (connections.size === 0) rejectWaiters(error)
     }
   }
 
@@ -205,9 +213,9 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
   }
 
   /** @throws if the server does not respond, refuses us, or does not accept writes */
-  async function connect(): Promise<Connection> {
+  async function connect(withStatementTimeout: boolean): Promise<Connection> {
     const connection: Connection = {
-      client: createPoolClient(() => retire(connection)),
+      client: createPoolClient(withStatementTimeout, () => retire(connection)),
       isRetired: false,
     }
     try {
@@ -218,17 +226,19 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
       return connection
     } catch (error) {
       retire(connection)
-      if (sendsStatementTimeout && getErrorCode(error) === STARTUP_REFUSED) {
+      if (withStatementTimeout && getErrorCode(error) === STARTUP_REFUSED) {
         sendsStatementTimeout = false
-        return connect()
+        return connect(false)
       }
       throw error
     }
   }
 
-  function createPoolClient(onclose: () => void): postgres.Sql {
-    // A statement that waits for a lock ends by itself, whatever happens to its connection.
-    const limit = sendsStatementTimeout && { statement_timeout: STATEMENT_TIMEOUT_MS }
+  function createPoolClient(withStatementTimeout: boolean, onclose: () => void): postgres.Sql {
+    // A statement that waits for a lock ends by itself, whatever happens to its connection. It is never
+    // canceled by a request: that would end the wait of a commit for a synchronous standby, and the next
+    // repeat would acknowledge an order that only the primary has.
+    const limit = withStatementTimeout && { statement_timeout: STATEMENT_TIMEOUT_MS }
     return createClient(target, target.hosts[0], {
       onclose,
       connection: { ...target.startupParameters, ...limit },
@@ -283,15 +293,6 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
       rejectWaiters(new Error('the pool is closed'))
     },
   }
-}
-
-/**
- * Cancels a statement that runs on. (The driver's own `cancel` leaves a rejection unhandled when the
- * server cannot be reached, which would end the process.)
- */
-function cancel(query: object): void {
-  const { canceller } = query as { canceller?: (query: unknown) => Promise<void> }
-  canceller?.(query).catch(() => {})
 }
 
 /** At least 1: a timer needs a time, and an error message a sensible one. */

@@ -71,6 +71,7 @@ export async function prepareStores(
 async function waitUnlessAborted(work: Promise<void>, signal?: AbortSignal): Promise<void> {
   const aborted = new Promise<never>((_, reject) => {
     const abort = () => reject(new Error('the start was aborted'))
+    if (signal?.aborted) abort()
     signal?.addEventListener('abort', abort, { once: true })
   })
   await Promise.race([work, aborted])

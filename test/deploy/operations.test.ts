@@ -60,7 +60,8 @@ describe('docs/operations.md', () => {
     )
     await sql`delete from orders where user_id <> 'was not lost'`
 
-    const [, procedure = ''] = /```sql\n([\s\S]*?)```/.exec(page) ?? []
+    const blocks = Array.from(page.matchAll(/```sql\n([\s\S]*?)```/g), ([, sql = '']) => sql)
+    const procedure = blocks.find((sql) => sql.includes('remembered')) ?? ''
     const [create, copy, ...insert] = procedure.split('\n').map((line) => line.trim())
     expect(copy).toMatch(/^\\copy remembered from responses\.jsonl /) // a command of psql; the loop below copies
     await sql.begin(async (session) => {

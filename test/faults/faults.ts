@@ -1,4 +1,5 @@
 /** The kinds of faults. */
+import type { Sql } from 'postgres'
 import type { TcpProxy } from '../support/tcp-proxy.ts'
 import { pickInteger, pickOne, type Random, type Range } from './random.ts'
 import { CLUSTERED_INSTANCE, type System } from './system.ts'
@@ -144,6 +145,72 @@ export const FAULTS: readonly Fault[] = [
     },
   },
   {
+    kind: 'Postgres read-only',
+    target: 'postgres',
+    durationMs: DISTURBANCE_MS,
+    run: (context) =>
+      changeDatabase(context, async (sql) => {
+        await setForNewSessions(sql, 'default_transaction_read_only = on')
+        await terminateSessions(sql)
+        return async () => {
+          await setForNewSessions(sql, 'default_transaction_read_only = off')
+          await terminateSessions(sql)
+        }
+      }),
+  },
+  {
+    kind: 'other settings of the database',
+    target: 'postgres',
+    durationMs: DISTURBANCE_MS,
+    run: (context) =>
+      changeDatabase(context, async (sql) => {
+        const settings = [
+          "datestyle = 'German'",
+          "timezone = 'Asia/Kathmandu'",
+          'search_path = pg_catalog',
+        ]
+        for (const setting of settings) await setForNewSessions(sql, setting)
+        await setForNewSessions(sql, "default_transaction_isolation = 'repeatable read'")
+        await terminateSessions(sql)
+        return () => sql`alter database ${sql(sql.options.database)} reset all`
+      }),
+  },
+  {
+    kind: 'disk of Postgres full',
+    target: 'postgres',
+    durationMs: DISTURBANCE_MS,
+    run: (context) =>
+      changeDatabase(context, async (sql) => {
+        await sql.unsafe(`
+          create or replace function no_room() returns trigger language plpgsql as
+            $$ begin raise exception 'could not extend file' using errcode = 'disk_full'; end $$;
+          create trigger no_room before insert on orders execute function no_room()`)
+        return () => sql`drop trigger no_room on orders`
+      }),
+  },
+  {
+    kind: 'table of orders locked',
+    target: 'postgres',
+    durationMs: PAUSE_MS,
+    run: (context) =>
+      changeDatabase(context, async (sql) => {
+        await sql`begin`
+        await sql`lock table orders in access exclusive mode`
+        return () => sql`rollback`
+      }),
+  },
+  {
+    kind: 'column of orders altered',
+    target: 'postgres',
+    durationMs: NONE_MS,
+    run: (context) =>
+      changeDatabase(context, async (sql) => {
+        const length = pickInteger(context.random, [300, 1_000])
+        await sql.unsafe(`alter table orders alter column item type varchar(${length})`)
+        return async () => {}
+      }),
+  },
+  {
     kind: 'Redis killed',
     target: 'redis',
     durationMs: OUTAGE_MS,
@@ -218,6 +285,29 @@ export const FAULTS: readonly Fault[] = [
     },
   },
 ]
+
+/** Changes the database, waits, and undoes the change. @param change returns what undoes it */
+async function changeDatabase(
+  { system: { postgres }, wait, countEffects }: FaultContext,
+  change: (sql: Sql) => Promise<() => Promise<unknown>>,
+): Promise<void> {
+  const sql = postgres.connect()
+  try {
+    const undo = await change(sql)
+    countEffects()
+    await wait()
+    await undo()
+  } finally {
+    await sql.end({ timeout: 1 })
+  }
+}
+
+/** This session itself keeps its settings, so that it can undo the change. */
+const setForNewSessions = (sql: Sql, setting: string) =>
+  sql.unsafe(`alter database ${sql.options.database} set ${setting}`)
+
+const terminateSessions = (sql: Sql) => sql`
+  select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'order-once'`
 
 async function slowDown(proxy: TcpProxy, { random, wait, countEffects }: FaultContext) {
   proxy.latencyMs = pickInteger(random, LATENCY_MS)

@@ -1,5 +1,4 @@
 import fc from 'fast-check'
-import { pino } from 'pino'
 import postgres from 'postgres'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import {
@@ -12,6 +11,7 @@ import { buildResponse } from '../../src/orders/schema.ts'
 import { openPostgresPool, type PostgresPool } from '../../src/stores/postgres-pool.ts'
 import { newKey, ORDER } from '../support/client.ts'
 import { anyOrder } from '../support/orders.ts'
+import { SILENT_LOG } from '../support/silent-log.ts'
 import { emptyDatabase } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 
@@ -25,7 +25,7 @@ const newOrder = (changes: Partial<OrderToInsert> = {}): OrderToInsert => ({
 /** Opens a repository on the test file's emptied database, and counts its queries. */
 async function openRepository({ maxBatch = 500 } = {}) {
   const { url, sql } = await emptyDatabase()
-  const pool = openPostgresPool(url, pino({ level: 'silent' }))
+  const pool = openPostgresPool(url, SILENT_LOG)
   onTestFinished(() => pool.close())
   let queries = 0
   const counting: PostgresPool = {
@@ -126,7 +126,7 @@ describe('orders that arrive at the same time', () => {
     const { url } = await emptyDatabase()
     const failures: unknown[] = []
     const instances = [1, 2, 3].map(() => {
-      const pool = openPostgresPool(url, pino({ level: 'silent' }))
+      const pool = openPostgresPool(url, SILENT_LOG)
       onTestFinished(() => pool.close())
       const recording: PostgresPool = {
         ...pool,
@@ -179,7 +179,7 @@ describe('orders that arrive at the same time', () => {
 
   test('are refused at once when as many wait as can be inserted in time', async () => {
     const { url, sql } = await emptyDatabase()
-    const pool = openPostgresPool(url, pino({ level: 'silent' }))
+    const pool = openPostgresPool(url, SILENT_LOG)
     onTestFinished(() => pool.close())
     const orders = createOrdersRepository(pool, { maxBatch: 500 })
     const results = await insertAll(
