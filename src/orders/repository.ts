@@ -70,27 +70,27 @@ const INSERTED_COLUMNS = [
 
 const CREATED_AT_MS = '(extract(epoch from created_at) * 1000)::bigint as created_at'
 
-/**
- * Returns the statement that inserts so many rows. `VALUES`, which every engine takes that speaks
- * Postgres's language; an `INSERT … SELECT` would go through a coordinator in some.
- */
+/** By the number of their rows. */
 const insertStatements = new Map<number, string>()
+
+/**
+ * Returns the statement that inserts so many rows. `VALUES` is what every engine takes that speaks the
+ * language of Postgres: some send an `INSERT … SELECT` through a coordinator.
+ */
 function getInsertStatement(rows: number): string {
-  const known = insertStatements.get(rows)
-  if (known) return known
-  const columns = INSERTED_COLUMNS.length
-  const values = Array.from(
-    { length: rows },
-    (_, row) =>
-      `(${INSERTED_COLUMNS.map((_, column) => `$${row * columns + column + 1}`).join(', ')})`,
-  )
-  const statement = `
-    insert into public.orders (${INSERTED_COLUMNS.join(', ')})
-    values ${values.join(', ')}
-    on conflict (client_id, idempotency_key) do nothing
-    returning id, ${CREATED_AT_MS}`
+  const statement = insertStatements.get(rows) ?? createInsertStatement(rows)
   insertStatements.set(rows, statement)
   return statement
+}
+
+function createInsertStatement(rows: number): string {
+  let parameter = 0
+  const createRow = () => `(${INSERTED_COLUMNS.map(() => `$${++parameter}`).join(', ')})`
+  return `
+    insert into public.orders (${INSERTED_COLUMNS.join(', ')})
+    values ${Array.from({ length: rows }, createRow).join(', ')}
+    on conflict (client_id, idempotency_key) do nothing
+    returning id, ${CREATED_AT_MS}`
 }
 
 const FIND_BY_KEY = `
@@ -132,13 +132,11 @@ export function createOrdersRepository(
   async function insert(rows: NewRow[]): Promise<Map<string, number>> {
     // Two statements with the same keys in different orders would deadlock.
     const sorted = rows.toSorted((a, b) => (a.idempotency_key < b.idempotency_key ? -1 : 1))
-    // A few sizes, so that each is prepared: the last row fills the rest, and conflicts with itself.
+    // Powers of two, so that Postgres prepares a few statements for all sizes. The last row fills the
+    // rest: it conflicts with itself.
     const size = 2 ** Math.ceil(Math.log2(sorted.length))
-    const values: unknown[] = []
-    for (let i = 0; i < size; i++) {
-      const row = sorted[Math.min(i, sorted.length - 1)] as NewRow
-      for (const column of INSERTED_COLUMNS) values.push(row[column] ?? null)
-    }
+    const padded = sorted.concat(Array(size - sorted.length).fill(sorted.at(-1)))
+    const values = padded.flatMap((row) => INSERTED_COLUMNS.map((name) => row[name] ?? null))
     const inserted = await pool.query(getInsertStatement(size), values, { isWrite: true })
     const createdAt = new Map(inserted.map((row) => [String(row.id), Number(row.created_at)]))
     const ids = new Set(rows.map(({ id }) => id))

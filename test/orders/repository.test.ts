@@ -105,16 +105,17 @@ describe('orders that arrive at the same time', () => {
   })
 
   test('are sent in the order of their keys: in other orders, two batches would deadlock', async () => {
+    const keys = ['c', 'a', 'B', 'd', 'b', 'C']
     const sent: string[][] = []
     const pool = {
-      query: async (_text: string, [rows]: unknown[] = []) => {
-        const batch: { id: string; idempotency_key: string }[] = JSON.parse(rows as string)
-        sent.push(batch.map((row) => row.idempotency_key))
-        return batch.map(({ id }) => ({ id, created_at: 0 }))
+      query: async (_text: string, values: unknown[] = []) => {
+        const sentKeys = values.filter((value) => keys.includes(`${value}`))
+        sent.push([...new Set(sentKeys.map(String))]) // the last one fills the batch
+        const ids = values.filter((value) => /^[0-9a-f-]{36}$/.test(`${value}`))
+        return ids.map((id) => ({ id, created_at: 0 }))
       },
     }
     const orders = createOrdersRepository(pool, { maxBatch: 500 })
-    const keys = ['c', 'a', 'B', 'd', 'b', 'C']
     await insertAll(
       orders,
       keys.map((key) => newOrder({ idempotency_key: key })),
@@ -281,3 +282,16 @@ test.each(['25006', '28P01', '42P01', '42501', '55P03'])(
     expect(statements).toBe(1)
   },
 )
+
+test.each([1, 2, 3, 7, 64, 65])('a batch of %d orders inserts each of them once', async (count) => {
+  const { orders, sql, queries } = await openRepository()
+  const results = await insertAll(
+    orders,
+    Array.from({ length: count }, () => newOrder()),
+  )
+  expect(queries()).toBe(1)
+  expect(results.every((result) => result.status === 'fulfilled' && result.value.inserted)).toBe(
+    true,
+  )
+  expect(await sql`select 1 from orders`).toHaveLength(count)
+})
