@@ -5,7 +5,7 @@ import { fastifyPlugin } from 'fastify-plugin'
 import postgres from 'postgres'
 import type { PostgresPool } from '../stores/postgres-pool.ts'
 import { FIELD_NAMES, NewOrder, type Order } from './schema.ts'
-import type { orders } from './table.ts'
+import { orders } from './table.ts'
 import { traceOrders } from './trace-repository.ts'
 
 declare module 'fastify' {
@@ -70,28 +70,15 @@ const INSERTED_COLUMNS = [
 
 const CREATED_AT_MS = '(extract(epoch from created_at) * 1000)::bigint as created_at'
 
-/** By the number of their rows. */
-const insertStatements = new Map<number, string>()
-
-/**
- * Returns the statement that inserts so many rows. `VALUES` is what every engine takes that speaks the
- * language of Postgres: some send an `INSERT … SELECT` through a coordinator.
- */
-function getInsertStatement(rows: number): string {
-  const statement = insertStatements.get(rows) ?? createInsertStatement(rows)
-  insertStatements.set(rows, statement)
-  return statement
-}
-
-function createInsertStatement(rows: number): string {
-  let parameter = 0
-  const createRow = () => `(${INSERTED_COLUMNS.map(() => `$${++parameter}`).join(', ')})`
-  return `
-    insert into public.orders (${INSERTED_COLUMNS.join(', ')})
-    values ${Array.from({ length: rows }, createRow).join(', ')}
-    on conflict (client_id, idempotency_key) do nothing
-    returning id, ${CREATED_AT_MS}`
-}
+/** One text for any number of rows, so that Postgres prepares it once. */
+const INSERT_ROWS = `
+  insert into public.orders (${INSERTED_COLUMNS.join(', ')})
+  select ${INSERTED_COLUMNS.join(', ')}
+  from json_to_recordset($1::text::json) as new (
+    ${INSERTED_COLUMNS.map((name) => `${name} ${orders[name].getSQLType()}`).join(', ')}
+  )
+  on conflict (client_id, idempotency_key) do nothing
+  returning id, ${CREATED_AT_MS}`
 
 const FIND_BY_KEY = `
   select ${INSERTED_COLUMNS.join(', ')}, ${CREATED_AT_MS} from public.orders
@@ -132,12 +119,7 @@ export function createOrdersRepository(
   async function insert(rows: NewRow[]): Promise<Map<string, number>> {
     // Two statements with the same keys in different orders would deadlock.
     const sorted = rows.toSorted((a, b) => (a.idempotency_key < b.idempotency_key ? -1 : 1))
-    // Powers of two, so that Postgres prepares a few statements for all sizes. The last row fills the
-    // rest: it conflicts with itself.
-    const size = 2 ** Math.ceil(Math.log2(sorted.length))
-    const padded = sorted.concat(Array(size - sorted.length).fill(sorted.at(-1)))
-    const values = padded.flatMap((row) => INSERTED_COLUMNS.map((name) => row[name] ?? null))
-    const inserted = await pool.query(getInsertStatement(size), values, { isWrite: true })
+    const inserted = await pool.query(INSERT_ROWS, [JSON.stringify(sorted)], { isWrite: true })
     const createdAt = new Map(inserted.map((row) => [String(row.id), Number(row.created_at)]))
     const ids = new Set(rows.map(({ id }) => id))
     for (const id of createdAt.keys()) checkRow(ids.has(id))

@@ -108,11 +108,10 @@ describe('orders that arrive at the same time', () => {
     const keys = ['c', 'a', 'B', 'd', 'b', 'C']
     const sent: string[][] = []
     const pool = {
-      query: async (_text: string, values: unknown[] = []) => {
-        const sentKeys = values.filter((value) => keys.includes(`${value}`))
-        sent.push([...new Set(sentKeys.map(String))]) // the last one fills the batch
-        const ids = values.filter((value) => /^[0-9a-f-]{36}$/.test(`${value}`))
-        return ids.map((id) => ({ id, created_at: 0 }))
+      query: async (_text: string, [rows]: unknown[] = []) => {
+        const batch: { id: string; idempotency_key: string }[] = JSON.parse(rows as string)
+        sent.push(batch.map((row) => row.idempotency_key))
+        return batch.map(({ id }) => ({ id, created_at: 0 }))
       },
     }
     const orders = createOrdersRepository(pool, { maxBatch: 500 })
