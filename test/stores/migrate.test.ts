@@ -44,10 +44,10 @@ describe('the migrations', () => {
     await sql`select pg_advisory_lock(${LOCKS.migration})`
     const migrated = migrateDatabase(proxiedUrl, SILENT_LOG)
     await until(async () => {
+      // It has tried to take the lock, and waits for the next try.
       const waiting = await sql`
         select 1 from pg_stat_activity
-        where datname = current_database() and query like '%pg_try_advisory_xact_lock%'
-          and pid <> pg_backend_pid()`
+        where datname = current_database() and query = 'rollback' and pid <> pg_backend_pid()`
       return waiting.length > 0
     })
     proxy.resetAll()
