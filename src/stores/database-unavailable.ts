@@ -1,6 +1,6 @@
 /** Errors that mean: Postgres cannot create orders now, but may again later. */
-import { DeadlineError } from '@order-once/idempotency/batching'
 import postgres from 'postgres'
+import { isNoResponse } from './postgres-connection.ts'
 
 /** Postgres is gone, silent, read-only, full or not as the service needs it. */
 export class DatabaseUnavailableError extends Error {
@@ -33,10 +33,5 @@ export function isUnavailable(error: unknown): boolean {
     const { code } = error
     return UNAVAILABLE_CLASSES.includes(code.slice(0, 2)) || UNAVAILABLE_CODES.includes(code)
   }
-  return (
-    error instanceof DatabaseUnavailableError ||
-    error instanceof DeadlineError ||
-    // An error of the driver or of Node, such as CONNECTION_CLOSED or ECONNREFUSED.
-    (error instanceof Error && 'code' in error && typeof error.code === 'string')
-  )
+  return error instanceof DatabaseUnavailableError || isNoResponse(error)
 }

@@ -47,25 +47,25 @@ export class WaitQueue {
     if (this.#isClosed || this.#waiters.size >= this.#maxWaiters) return undefined
     let hasChanged = false
     let hasEnded = false
-    let wake = () => {}
-    const waitForWake = () =>
+    let notify = () => {}
+    const untilNotified = () =>
       new Promise<void>((resolve) => {
-        wake = resolve
+        notify = resolve
       })
     const watching = this.#watch(key, () => {
       hasChanged = true
-      wake()
+      notify()
     })
     const timer = setTimeout(() => waiter.end(), ms)
     const waiter: Waiter = {
       waitForChange: async () => {
-        if (!hasChanged && !hasEnded) await waitForWake()
+        if (!hasChanged && !hasEnded) await untilNotified()
         hasChanged = false
         return !hasEnded
       },
       end: () => {
         hasEnded = true
-        wake()
+        notify()
       },
       remove: () => {
         clearTimeout(timer)
@@ -76,7 +76,7 @@ export class WaitQueue {
     }
     this.#waiters.add(waiter)
     this.#onChange(this.#waiters.size)
-    await Promise.race([watching, waitForWake()])
+    await Promise.race([watching, untilNotified()])
     return waiter
   }
 
