@@ -70,13 +70,15 @@ const INSERTED_COLUMNS = [
 
 const CREATED_AT_MS = '(extract(epoch from created_at) * 1000)::bigint as created_at'
 
-/** One text for any number of rows, so that Postgres prepares it once. */
+/**
+ * One text for any number of rows, so that Postgres prepares it once. Each parameter is the array of one
+ * column.
+ */
 const INSERT_ROWS = `
   insert into public.orders (${INSERTED_COLUMNS.join(', ')})
-  select ${INSERTED_COLUMNS.join(', ')}
-  from json_to_recordset($1::text::json) as new (
-    ${INSERTED_COLUMNS.map((name) => `${name} ${orders[name].getSQLType()}`).join(', ')}
-  )
+  select ${INSERTED_COLUMNS.map((name) => `${name}::${orders[name].getSQLType()}`).join(', ')}
+  from unnest(${INSERTED_COLUMNS.map((_, i) => `$${i + 1}::text[]`).join(', ')})
+    as new (${INSERTED_COLUMNS.join(', ')})
   on conflict (client_id, idempotency_key) do nothing
   returning id, ${CREATED_AT_MS}`
 
@@ -119,7 +121,8 @@ export function createOrdersRepository(
   async function insert(rows: NewRow[]): Promise<Map<string, number>> {
     // Two statements with the same keys in different orders would deadlock.
     const sorted = rows.toSorted((a, b) => (a.idempotency_key < b.idempotency_key ? -1 : 1))
-    const inserted = await pool.query(INSERT_ROWS, [JSON.stringify(sorted)], { isWrite: true })
+    const columns = INSERTED_COLUMNS.map((name) => formatArray(sorted.map((row) => row[name])))
+    const inserted = await pool.query(INSERT_ROWS, columns, { isWrite: true })
     const createdAt = new Map(inserted.map((row) => [String(row.id), Number(row.created_at)]))
     const ids = new Set(rows.map(({ id }) => id))
     for (const id of createdAt.keys()) checkRow(ids.has(id))
@@ -189,6 +192,14 @@ function createId(): string {
 
 /** The fields that Postgres returns as text although they are numbers: `numeric` is exact. */
 const NUMERIC_FIELDS = FIELD_NAMES.filter((name) => NewOrder.properties[name].type === 'number')
+
+/** Formats an array as Postgres reads it (PostgreSQL 18 §8.15.2). An absent field is NULL. */
+function formatArray(values: (string | number | boolean | undefined)[]): string {
+  const elements = values.map((value) =>
+    typeof value === 'string' ? `"${value.replace(/["\\]/g, '\\$&')}"` : (value ?? 'NULL'),
+  )
+  return `{${elements.join()}}`
+}
 
 /** Reads a row of the table. A field that is null was not sent. */
 function parseRow(row: Record<string, unknown>): Order {

@@ -31,7 +31,9 @@ export async function compare(
       console.log(`${number}/${pairs}  ${name}: ${rates}`)
     }
     printRatios(`${name} per second`, results, ({ rate }) => rate)
-    printRatios(`CPU µs of the service, ${name}`, results, ({ cpuUs }) => cpuUs.service)
+    for (const program of ['service', 'postgres', 'redis'] as const) {
+      printRatios(`CPU µs of ${program}, ${name}`, results, ({ cpuUs }) => cpuUs[program])
+    }
   }
   for (const service of services) await service.stop()
 }
