@@ -24,7 +24,7 @@ export async function cleanUpOnce(): Promise<void> {
   console.log(
     days === 0
       ? 'Keys are kept for ever (KEY_RETENTION_DAYS is 0).'
-      : `Released the keys of ${releasedKeys} orders older than ${days} days.`,
+      : `Released keys of orders older than ${days} days: ${releasedKeys}.`,
   )
-  console.log(`Deleted ${deletedRecords} expired idempotency records.`)
+  console.log(`Deleted expired idempotency records: ${deletedRecords}.`)
 }

@@ -28,7 +28,7 @@ describe('order-once migrate', () => {
     const { code, stdout, stderr } = await runBinary(['migrate'], { DATABASE_URL: url.href })
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
     expect(stderr).toMatch(
-      /^the database could not be migrated: Postgres at 127\.0\.0\.1:\d+\/test_\w+ does not respond: .*\n$/,
+      /^the database could not be migrated: Postgres at 127\.0\.0\.1:\d+\/test_\w+ cannot be used: .*\n$/,
     )
     expect(stderr).not.toContain('not-the-password')
   })
@@ -53,8 +53,8 @@ describe('order-once cleanup', () => {
     const env = { DATABASE_URL: url, KEY_RETENTION_DAYS: '30' }
     expect(await runBinary(['cleanup'], env)).toEqual(
       succeed(
-        'Released the keys of 2 orders older than 30 days.',
-        'Deleted 1 expired idempotency records.',
+        'Released keys of orders older than 30 days: 2.',
+        'Deleted expired idempotency records: 1.',
       ),
     )
     expect(await sql`select idempotency_key from orders where idempotency_key is not null`).toEqual(
@@ -68,7 +68,7 @@ describe('order-once cleanup', () => {
     expect(await runBinary(['cleanup'], { DATABASE_URL: url })).toEqual(
       succeed(
         'Keys are kept for ever (KEY_RETENTION_DAYS is 0).',
-        'Deleted 1 expired idempotency records.',
+        'Deleted expired idempotency records: 1.',
       ),
     )
   })

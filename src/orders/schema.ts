@@ -3,7 +3,7 @@ import type { StoredResponse } from '@order-once/idempotency'
 import Type, { type Static } from 'typebox'
 
 /** 15 significant digits, as many as a double carries exactly; the column is `numeric(15,4)`. */
-export const MAX_AMOUNT = 99_999_999_999.9999
+const MAX_AMOUNT = 99_999_999_999.9999
 const AMOUNT_DECIMALS = 4
 
 /** Not blank, no NUL (Postgres has none in text), no lone surrogate (UTF-8 has none). */

@@ -16,7 +16,7 @@ export const COMPOSE = {
 const REDIS_TIMEOUT_MS = 500
 
 /** Where the stores are, and why; a store without a URL is embedded in the service. */
-export interface StoreLocations {
+interface StoreLocations {
   databaseUrl: string | undefined
   redisUrl: string | undefined
   reason: string

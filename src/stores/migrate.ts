@@ -40,7 +40,7 @@ export async function migrateDatabase(url: string, log: FastifyBaseLogger): Prom
     })
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
-    throw new StartError(`the database could not be migrated: ${reason}`)
+    throw new StartError(`a migration failed: ${reason}`)
   }
 }
 

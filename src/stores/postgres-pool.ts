@@ -38,7 +38,7 @@ export interface PostgresPool {
   close(): Promise<void>
 }
 
-export interface PoolLoad {
+interface PoolLoad {
   /** queries that run or wait for a connection */
   pending: number
   /** how many may be pending */

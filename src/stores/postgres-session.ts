@@ -43,7 +43,7 @@ export async function waitForPostgres(
     )
   } catch (error) {
     const reason = (error instanceof Error && error.message) || getErrorCode(error)
-    throw new StartError(`Postgres at ${at} does not respond: ${reason}`)
+    throw new StartError(`Postgres at ${at} cannot be used: ${reason}`)
   } finally {
     clearTimeout(notice)
   }
@@ -53,6 +53,7 @@ export async function waitForPostgres(
  * Runs a job on a dedicated connection, and again while Postgres is starting or stopping.
  *
  * @param retryableCodes the errors after which it runs again
+ * @throws {StartError} if `sslmode` requires TLS and the server offers none
  * @throws what the job throws otherwise, or still throws after `START_TIMEOUT_MS`
  */
 export async function retryWhileStarting(
@@ -66,6 +67,7 @@ export async function retryWhileStarting(
       await withDedicatedConnection(url, job)
       return
     } catch (error) {
+      if (isTlsRefused(error)) throw new StartError('sslmode requires TLS, but it offers none')
       const isRetryable =
         retryableCodes.includes(getErrorCode(error)) ||
         error instanceof SessionLostError ||
@@ -75,6 +77,10 @@ export async function retryWhileStarting(
     }
   }
 }
+
+/** Whether the connection ended in place of a TLS handshake. Node.js has no code of its own for it. */
+const isTlsRefused = (error: unknown) =>
+  error instanceof Error && error.message.includes('before secure TLS connection was established')
 
 /** A session whose connection is lost; whether its job took effect is unknown. */
 class SessionLostError extends Error {

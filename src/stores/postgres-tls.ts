@@ -24,8 +24,8 @@ export interface Tls {
 }
 
 /**
- * Reads the TLS parameters of a URL. Without any, there is no TLS. (libpq's default is `prefer`: TLS if the
- * server offers it, unverified.)
+ * Reads the TLS parameters of a URL. Without any, the mode is `prefer`: TLS if the server offers it,
+ * unverified.
  *
  * @throws {StartError} if they contradict each other, or the file of `sslrootcert` cannot be used
  */
@@ -82,7 +82,7 @@ function parseMode(parameters: URLSearchParams): Tls['mode'] {
   if (ssl !== null && ssl !== 'true') {
     throw broken('ssl must be true; or use sslmode')
   }
-  const byDefault = ssl === 'true' ? 'require' : 'disable'
+  const byDefault = ssl === 'true' ? 'require' : 'prefer'
   const isSystem = parameters.get('sslrootcert') === 'system'
   const given = parameters.get('sslmode') ?? (isSystem ? 'verify-full' : byDefault)
   const mode = MODES.find((mode) => mode === given)

@@ -77,7 +77,7 @@ async function waitUnlessAborted(work: Promise<void>, signal?: AbortSignal): Pro
   await Promise.race([work, aborted])
 }
 
-export interface StoresOptions {
+interface StoresOptions {
   settings: Settings
   /** stores that another process has prepared; without them, this one does */
   prepared?: Stores | undefined

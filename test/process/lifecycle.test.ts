@@ -104,7 +104,7 @@ test('a Postgres that refuses the password stops the start with one line, withou
   const service = await spawnService({ DATABASE_URL: wrong.href })
   expect(await service.ended).toBe(1)
   expect(service.stderr()).toMatch(
-    /^order-once cannot start: Postgres at 127\.0\.0\.1:\d+\/test_\w+ does not respond: .*\n$/,
+    /^order-once cannot start: Postgres at 127\.0\.0\.1:\d+\/test_\w+ cannot be used: .*\n$/,
   )
   expect(service.stderr()).not.toContain('not-the-password')
 })

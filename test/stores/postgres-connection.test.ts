@@ -146,13 +146,23 @@ describe('a Postgres of its own', () => {
   describe('without TLS', () => {
     beforeAll(() => server.useCertificate(undefined))
 
+    test('is reached without sslmode', async () => {
+      expect(await describeSession(urlAt('127.0.0.1', {}))).toMatchObject({ isEncrypted: false })
+    })
+
     test.each(['disable', 'allow', 'prefer'])('is reached with sslmode=%s', async (sslmode) => {
       const session = await describeSession(urlAt('127.0.0.1', { sslmode }))
       expect(session).toMatchObject({ isEncrypted: false })
     })
 
-    test('is not reached with sslmode=require', async () => {
-      await expect(describeSession(urlAt('127.0.0.1', { sslmode: 'require' }))).rejects.toThrow()
+    test('is refused at once with sslmode=require, in one line', async () => {
+      const url = urlAt('127.0.0.1', { sslmode: 'require' })
+      await expect(waitForPostgres(url, SILENT_LOG)).rejects.toMatchObject({
+        name: 'StartError',
+        message: expect.stringMatching(
+          /^Postgres at \S+ cannot be used: sslmode requires TLS, but it offers none$/,
+        ),
+      })
     })
   })
 
@@ -172,7 +182,7 @@ describe('a Postgres of its own', () => {
       describeSession(urlAt(host, parameters)).then((session) => session?.isEncrypted)
 
     test('is encrypted as sslmode says', async () => {
-      expect(await connect(right, {})).toBe(false)
+      expect(await connect(wrong, {})).toBe(true)
       expect(await connect(right, { sslmode: 'disable' })).toBe(false)
       for (const sslmode of ['allow', 'prefer', 'require']) {
         expect(await connect(wrong, { sslmode })).toBe(true)
@@ -206,7 +216,7 @@ describe('a Postgres of its own', () => {
     test('is named in one line when it is refused', async () => {
       const url = urlAt(wrong, { sslmode: 'verify-full', sslrootcert })
       const message = expect.stringMatching(
-        /^Postgres at \S+ does not respond: Hostname\/IP does not match certificate's altnames: .*$/,
+        /^Postgres at \S+ cannot be used: Hostname\/IP does not match certificate's altnames: .*$/,
       )
       await expect(waitForPostgres(url, SILENT_LOG)).rejects.toMatchObject({
         name: 'StartError',

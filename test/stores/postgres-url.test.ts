@@ -8,7 +8,7 @@ const USUAL = {
   user: 'u',
   password: 'p',
   database: 'db',
-  tls: { mode: 'disable', context: undefined, isDirect: false },
+  tls: { mode: 'prefer', context: undefined, isDirect: false },
   usesPooler: false,
   startupParameters: { application_name: 'order-once' },
 } satisfies Partial<DatabaseTarget>
@@ -118,7 +118,7 @@ const FORMS: [name: string, url: string, expected: object][] = [
   ],
   ['no password', 'postgres://u@h/db', { ...at('h'), password: '' }],
   ['no database', 'postgres://u:p@h', { ...at('h'), database: 'u' }],
-  ['no database but a slash', 'postgres://u:p@h/?sslmode=disable', { ...at('h'), database: 'u' }],
+  ['no database but a slash', 'postgres://u:p@h/?keepalives=1', { ...at('h'), database: 'u' }],
   ['no host', 'postgres://u:p@/db', at('localhost')],
   [
     'credentials as parameters',
