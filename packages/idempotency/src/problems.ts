@@ -14,7 +14,7 @@ export const PROBLEM_TYPES = {
   'store-unavailable': { status: 503, title: 'The Idempotency-Key cannot be checked now' },
 } as const satisfies Record<string, ProblemType>
 
-/** Most requests are done within a second, and most stores are back by then: the least that fits. */
+/** Most stores are back within a second: the least that the header can say. */
 const RETRY_AFTER = { 'retry-after': '1' }
 
 const create = (code: keyof typeof PROBLEM_TYPES, detail: string, headers = {}) =>
@@ -36,11 +36,12 @@ export const problems = {
       { ...PROBLEM_TYPES['idempotency-key-reused'], status },
       'Idempotency-Key was first sent with another request; choose a new key for a new request.',
     ),
-  requestInProgress: () =>
+  /** @param retryAfterSeconds when its response or the key is expected */
+  requestInProgress: (retryAfterSeconds: number) =>
     create(
       'request-in-progress',
       'The same request under this Idempotency-Key is still in progress; repeat it later.',
-      RETRY_AFTER,
+      { 'retry-after': `${retryAfterSeconds}` },
     ),
   storeUnavailable: () =>
     create(

@@ -46,7 +46,7 @@ test('another request under a cached key is a mismatch, without a call to the st
 
 test.each<Claim>([
   { state: 'new' },
-  { state: 'in_flight' },
+  { state: 'in_flight', remainingMs: 1_000 },
   { state: 'mismatch', isCompleted: false },
   { state: 'completed', response },
 ])('what may change, or expires at an unknown time, is not cached: %j', async (found) => {
