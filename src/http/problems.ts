@@ -65,7 +65,7 @@ export const PROBLEMS = {
   'request-in-progress': {
     ...idempotencyProblems['request-in-progress'],
     explanation:
-      'A request with this key and this body is in flight. Repeat it after the time in Retry-After, and you get its response.',
+      'A request with this key and this body is in flight. Repeat it after the seconds in Retry-After, and you get its response. If its process has probably died, these are the seconds until the key is free again: the repeat then creates the order.',
   },
   'body-too-large': {
     status: 413,

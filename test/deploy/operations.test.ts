@@ -1,7 +1,8 @@
+import { randomUUID } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
-import { formatCompleted } from '../../packages/idempotency/src/stores/record.ts'
+import { createRecordFormat } from '../../packages/idempotency/src/stores/record.ts'
 import { newKey, send } from '../support/client.ts'
 import { createTestStores, startInstance } from '../support/service.ts'
 
@@ -43,7 +44,8 @@ describe('docs/operations.md', () => {
   test('has a procedure that restores lost orders byte for byte from the responses in Redis', async () => {
     const stores = await createTestStores({ redis: false })
     const { sql } = stores.database
-    const { port } = await startInstance(stores)
+    const { port, databaseId } = await startInstance(stores)
+    const { formatCompleted } = createRecordFormat({ database: databaseId })
     const requests = [
       { key: newKey(), body: { user_id: 'u "\\ 1', item: 'Stück\n🍰\u0001', amount: 0.0001 } },
       { key: "k'$*;1", body: { user_id: 'u', item: 'i', amount: 99_999_999_999.9999 } },
@@ -58,6 +60,12 @@ describe('docs/operations.md', () => {
         response: { statusCode: status, headers: {}, body: text },
       }),
     )
+    // Of a service on another database that shares the Redis.
+    const foreignOrder = { ...first[0]?.json.order, id: randomUUID(), idempotency_key: newKey() }
+    const foreignRecord = createRecordFormat({ database: 'another' }).formatCompleted({
+      fingerprint: 'v1:',
+      response: { statusCode: 201, headers: {}, body: JSON.stringify({ order: foreignOrder }) },
+    })
     await sql`delete from orders where user_id <> 'was not lost'`
 
     const blocks = Array.from(page.matchAll(/```sql\n([\s\S]*?)```/g), ([, sql = '']) => sql)
@@ -66,7 +74,7 @@ describe('docs/operations.md', () => {
     expect(copy).toMatch(/^\\copy remembered from responses\.jsonl /) // a command of psql; the loop below copies
     await sql.begin(async (session) => {
       await session.unsafe(create as string)
-      const lines = [...records, '{"state":"in_flight"}']
+      const lines = [...records, foreignRecord, '{"state":"in_flight"}']
       for (const line of lines) await session`insert into remembered values (${line})`
       await session.unsafe(insert.join('\n'))
     })
@@ -75,5 +83,6 @@ describe('docs/operations.md', () => {
     const replays = await Promise.all(requests.map((request) => send(other.port, request)))
     expect(replays.map(({ text }) => text)).toEqual(first.map(({ text }) => text))
     for (const { headers } of replays) expect(headers['idempotency-replayed']).toBe('true')
+    expect(await sql`select id from orders`).toHaveLength(requests.length)
   })
 })
