@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises'
 import type { Redis } from 'ioredis'
 import postgres from 'postgres'
 import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { mockClock } from '../../../../test/support/mock-clock.ts'
 import {
   createEmptyDatabase,
   emptyDatabase,
@@ -43,17 +44,6 @@ interface Fixture {
   lose?(): Promise<unknown>
   /** replaces the record by this text */
   corrupt?(text: string): Promise<unknown>
-}
-
-/** @returns a function that advances the clock of this process, in ms, until the end of the test */
-function mockClock(): (ms: number) => void {
-  let offset = 0
-  const readClock = performance.now.bind(performance)
-  const clock = vi.spyOn(performance, 'now').mockImplementation(() => readClock() + offset)
-  onTestFinished(() => clock.mockRestore())
-  return (ms) => {
-    offset += ms
-  }
 }
 
 /** A pool of connections, as an application would pass it to the store. */
