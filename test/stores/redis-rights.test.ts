@@ -21,13 +21,14 @@ async function readDocumentedRules(): Promise<string[]> {
 /** Starts two instances on a Redis in which their user has these rights. */
 async function start(rules: string[]) {
   const server = await startPrivateRedis()
-  const admin = new Redis(server.url)
+  // Not database 0, which is used if SELECT is refused.
+  const admin = new Redis(`${server.url}/1`)
   onTestFinished(async () => {
     admin.disconnect()
     await server.stop()
   })
   await admin.call('ACL', 'SETUSER', 'order-once', ...rules)
-  const url = new URL(server.url)
+  const url = new URL(`${server.url}/1`)
   url.username = 'order-once'
   url.password = PASSWORD
   const { database } = await createTestStores({ redis: false })
