@@ -6,6 +6,7 @@ import { parseEnv } from 'node:util'
 import { DEVELOPMENT_SECRET } from './development-secret.ts'
 import { StartError } from './start-error.ts'
 import { parseDatabaseUrl } from './stores/postgres-url.ts'
+import { parseRedisUrl } from './stores/redis-url.ts'
 
 const DAY_SECONDS = 86_400
 
@@ -105,7 +106,10 @@ const TABLE = {
   ),
   redisUrl: optional(
     'REDIS_URL',
-    text('a URL that begins with redis:// or rediss://', (text) => /^rediss?:\/\/\S+$/.test(text)),
+    text(
+      'a URL that begins with redis:// or rediss://',
+      (text) => /^rediss?:\/\//.test(text) && parseRedisUrl(text) !== undefined,
+    ),
   ),
   rateLimitMax: required('RATE_LIMIT_MAX', 10, limit(1, 1_000_000_000)),
   rateLimitWindowMs: required('RATE_LIMIT_WINDOW_SECONDS', 60, seconds(1, DAY_SECONDS)),

@@ -97,12 +97,8 @@ export function isConnectionLost(error: unknown): boolean {
   return isNoResponse(error) && !(error instanceof DeadlineError)
 }
 
-/** Host, port and database of the URL of a Postgres or a Redis. */
+/** Host, port and database of a URL. */
 export function urlWithoutCredentials(url: string): string {
-  if (!url.startsWith('postgres')) {
-    const { host, pathname } = new URL(url)
-    return `${host}${pathname}`
-  }
   const { hosts, database } = parseDatabaseUrl(url)
   return `${hosts.map(formatHost).join(',')}/${database}`
 }
