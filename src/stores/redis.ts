@@ -121,6 +121,7 @@ export async function openRedis(url: string, log: FastifyBaseLogger): Promise<Re
     wasUp = isUp
     if (isUp) log.info('Redis is back')
     else log.warn({ err: lastError }, 'Redis does not respond; orders go on without it')
+    lastError = undefined
   }
 
   async function runCall<T>(call: () => Promise<T>): Promise<T> {
