@@ -2,8 +2,8 @@
 import { defineKeyScript } from '@order-once/idempotency/batching'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Redis } from 'ioredis'
+import { getErrorCode } from '../error-code.ts'
 import { StartError } from '../start-error.ts'
-import { getErrorCode } from './postgres-connection.ts'
 import { createRedisClient, getCommandName } from './redis.ts'
 import { describeRedis } from './redis-url.ts'
 

@@ -1,6 +1,7 @@
 /** What all connections to Postgres have in common. */
 import { DeadlineError } from '@order-once/idempotency/batching'
 import postgres from 'postgres'
+import { getErrorCode } from '../error-code.ts'
 import { CONNECT_TIMEOUT_MS } from '../limits.ts'
 import { toTlsOptions } from './postgres-tls.ts'
 import { type DatabaseHost, type DatabaseTarget, parseDatabaseUrl } from './postgres-url.ts'
@@ -76,13 +77,6 @@ export function createClient(
   // No option overrides this variable, and the driver throws if it is `any`, the default of libpq.
   delete process.env.PGTARGETSESSIONATTRS
   return postgres({ ...toDriverOptions(target, host), ...options })
-}
-
-/** The code of an error of Postgres (SQLSTATE), of the driver or of Node; '' if there is none. */
-export function getErrorCode(error: unknown): string {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string'
-    ? error.code
-    : ''
 }
 
 /** Whether nothing came back, not even an error of Postgres itself. */
