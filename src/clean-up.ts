@@ -4,12 +4,13 @@ import { deleteExpiredRecords, getRecordName, type RunQuery } from '@order-once/
 import { withDeadline } from '@order-once/idempotency/batching'
 import type { FastifyBaseLogger } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
-import { Redis } from 'ioredis'
+import type { Redis } from 'ioredis'
 import { CLEAN_UP_CLOSE_TIMEOUT_MS } from './limits.ts'
 import { releaseOldKeys } from './orders/key-retention.ts'
 import type { Settings } from './settings.ts'
 import { withDedicatedConnection } from './stores/postgres-session.ts'
 import type { Stores } from './stores/prepare.ts'
+import { createRedisClient } from './stores/redis.ts'
 
 /** What a clean-up did. */
 export interface CleanUpReport {
@@ -118,13 +119,12 @@ export const scheduledCleanUp = fastifyPlugin(
 
 /** @throws if Redis does not respond */
 async function connectToRedis(url: string): Promise<Redis> {
-  const redis = new Redis(url, {
+  const redis = createRedisClient(url, {
     lazyConnect: true,
     commandTimeout: REDIS_TIMEOUT_MS,
     connectTimeout: REDIS_TIMEOUT_MS,
     retryStrategy: () => null,
   })
-  redis.on('error', () => {}) // each command reports its own
   await redis.connect()
   return redis
 }

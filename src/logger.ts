@@ -1,6 +1,7 @@
 /** The log: JSON lines; on a terminal, lines for a person. */
 import cluster from 'node:cluster'
 import { type Logger, pino } from 'pino'
+import { createLogDestination } from './log-destination.ts'
 import type { Settings } from './settings.ts'
 
 export async function createLogger({ logLevel }: Pick<Settings, 'logLevel'>): Promise<Logger> {
@@ -9,9 +10,11 @@ export async function createLogger({ logLevel }: Pick<Settings, 'logLevel'>): Pr
     base: cluster.isWorker ? { pid: process.pid } : null,
     serializers: { err: describeError },
   }
-  if (!process.stdout.isTTY) return pino(options)
-  const { default: pretty } = await import('pino-pretty')
-  return pino(options, pretty({ translateTime: 'HH:MM:ss', sync: true }))
+  const destination = createLogDestination()
+  if (!process.stdout.isTTY) return pino(options, destination)
+  const { prettyFactory } = await import('pino-pretty')
+  const format = prettyFactory({ translateTime: 'HH:MM:ss', colorize: true })
+  return pino(options, { write: (line) => destination.write(format(line)) })
 }
 
 /** Leaves out what drivers attach to their errors: it quotes rows and parameters. */

@@ -1,11 +1,11 @@
 /** The settings: one table of their names in the environment, types, defaults and rules. */
-import { readFileSync } from 'node:fs'
 import { BlockList, isIP } from 'node:net'
 import { availableParallelism } from 'node:os'
-import { parseEnv } from 'node:util'
 import { DEVELOPMENT_SECRET } from './development-secret.ts'
+import { readEnvFile } from './env-file.ts'
 import { StartError } from './start-error.ts'
 import { parseDatabaseUrl } from './stores/postgres-url.ts'
+import { parseRedisUrl } from './stores/redis-url.ts'
 
 const DAY_SECONDS = 86_400
 
@@ -105,7 +105,10 @@ const TABLE = {
   ),
   redisUrl: optional(
     'REDIS_URL',
-    text('a URL that begins with redis:// or rediss://', (text) => /^rediss?:\/\/\S+$/.test(text)),
+    text(
+      'a URL that begins with redis:// or rediss://',
+      (text) => /^rediss?:\/\//.test(text) && parseRedisUrl(text) !== undefined,
+    ),
   ),
   rateLimitMax: required('RATE_LIMIT_MAX', 10, limit(1, 1_000_000_000)),
   rateLimitWindowMs: required('RATE_LIMIT_WINDOW_SECONDS', 60, seconds(1, DAY_SECONDS)),
@@ -173,7 +176,7 @@ type Environment = Record<string, string | undefined>
  * @throws {StartError} one line that names every setting that breaks its rule, never its value
  */
 export function readSettings(): Settings {
-  return parseSettings({ ...readEnvFile(), ...process.env })
+  return parseSettings({ ...readEnvFile('.env'), ...process.env })
 }
 
 /**
@@ -218,15 +221,6 @@ export function getTracesEnvironment(settings: Settings): Record<string, string>
     return env.startsWith('OTEL_') && value !== undefined ? [[env, String(value)]] : []
   })
   return Object.fromEntries(given)
-}
-
-function readEnvFile(): Environment {
-  try {
-    return parseEnv(readFileSync('.env', 'utf8'))
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return {}
-    throw error
-  }
 }
 
 function checkProductionRules(settings: Settings): string[] {

@@ -11,18 +11,18 @@ export const PROBLEMS = {
   'idempotency-key-missing': {
     ...idempotencyProblems['idempotency-key-missing'],
     explanation:
-      'An order is created under a key that you choose, so that a repeated request cannot create it twice. Send one Idempotency-Key header: a new UUID for each new order, and the same key again whenever you repeat that order.',
+      'You choose a key for each order, so that a repeated request cannot create the order twice. Send one Idempotency-Key header. Use a new UUID for each new order, and the same key when you repeat the order.',
   },
   'idempotency-key-invalid': {
     ...idempotencyProblems['idempotency-key-invalid'],
     explanation:
-      'Send exactly one Idempotency-Key header of 1 to 255 visible ASCII characters, without double quotes, commas and backslashes. The key may be in double quotes, as a structured field is.',
+      'Send exactly one Idempotency-Key header of 1 to 255 visible ASCII characters, without double quotes, commas and backslashes. Double quotes around the key are allowed.',
   },
   'invalid-body': {
     status: 400,
     title: 'The body is not a valid order',
     explanation:
-      'The body must be a JSON object with exactly the members of an order; the errors member lists each field and the rule that it breaks. Nothing was stored: the same Idempotency-Key can be used for the corrected body.',
+      'The body must be a JSON object with exactly the members of an order. The errors member lists each field and the rule that it breaks. Nothing was stored: you can use the same Idempotency-Key for the corrected body.',
   },
   'bad-request': {
     ...idempotencyProblems['bad-request'],
@@ -55,7 +55,7 @@ export const PROBLEMS = {
     status: 408,
     title: 'The request did not arrive in time',
     explanation:
-      'The headers or the body arrived too slowly, so the connection was closed. Repeat the request with the same Idempotency-Key.',
+      'The headers or the body arrived too slowly, so the service closed the connection. Repeat the request with the same Idempotency-Key.',
   },
   'idempotency-key-reused': {
     ...idempotencyProblems['idempotency-key-reused'],
@@ -65,7 +65,7 @@ export const PROBLEMS = {
   'request-in-progress': {
     ...idempotencyProblems['request-in-progress'],
     explanation:
-      'A request with this key and this body is in flight. Repeat it after the seconds in Retry-After, and you get its response. If its process has probably died, these are the seconds until the key is free again: the repeat then creates the order.',
+      'The first request with this key and body has no response yet. Repeat it after the seconds in Retry-After to get the response. If the process of the first request has probably died, the key is free after these seconds, and the repeat creates the order.',
   },
   'body-too-large': {
     status: 413,
@@ -82,7 +82,7 @@ export const PROBLEMS = {
     status: 429,
     title: 'Too many requests',
     explanation:
-      'Each client may send a limited number of requests in a window of time; repeats count too. Wait for the seconds in Retry-After, then repeat with the same Idempotency-Key.',
+      'Each client may send a limited number of requests in a window of time. Repeats count too. Repeat with the same Idempotency-Key after the seconds in Retry-After.',
   },
   'headers-too-large': {
     status: 431,
@@ -93,13 +93,13 @@ export const PROBLEMS = {
     status: 500,
     title: 'The service failed',
     explanation:
-      'The order may exist or not, but it cannot be created twice: repeat the request with the same Idempotency-Key.',
+      'The order may exist or not. Repeat the request with the same Idempotency-Key: the order cannot be created twice.',
   },
   'database-unavailable': {
     status: 503,
     title: 'The database is unavailable',
     explanation:
-      'Orders cannot be created now. This order may exist or not, but it cannot be created twice: repeat the request with the same Idempotency-Key after the seconds in Retry-After.',
+      'Orders cannot be created now. This order may exist or not. Repeat the request with the same Idempotency-Key after the seconds in Retry-After: the order cannot be created twice.',
   },
   overloaded: {
     status: 503,
@@ -111,7 +111,7 @@ export const PROBLEMS = {
     status: 503,
     title: 'This instance is shutting down',
     explanation:
-      'Repeat with the same Idempotency-Key after the seconds in Retry-After; another instance, or this one after its restart, will respond.',
+      'Repeat with the same Idempotency-Key after the seconds in Retry-After. Another instance, or this one after its restart, will respond.',
   },
 } as const satisfies Record<string, { status: number; title: string; explanation: string }>
 
@@ -119,17 +119,17 @@ export type ProblemCode = keyof typeof PROBLEMS
 
 export const PROBLEM_CODES = Object.keys(PROBLEMS) as ProblemCode[]
 
-/** The path of the pages that explain problems: the `type` of a problem is this with its code. */
+/** The path of the pages that explain problems. The `type` of a problem is this path and its code. */
 export const PROBLEMS_PATH = '/problems/'
 
-/** RFC 9110 §11.6.1 asks a 401 to name the scheme; ours is not registered, so it names itself. */
+/** A 401 must name its scheme (RFC 9110 §11.6.1). There is no registered name for this one. */
 const CHALLENGE = { headers: { 'www-authenticate': 'HMAC-SHA256 header="X-Signature"' } }
 const RETRY_AFTER = { headers: { 'retry-after': String(RETRY_AFTER_SECONDS) } }
 
 const create = (code: ProblemCode, detail: string, options?: ProblemOptions) =>
   new Problem(code, PROBLEMS[code], detail, options)
 
-/** The problems of the service itself; those of keys are the package's. */
+/** The problems of the service. The package has those of idempotency keys. */
 export const problems = {
   badRequest: (detail: string) => create('bad-request', detail),
   hostHeader: () => problems.badRequest('Host must be sent exactly once.'),

@@ -1,5 +1,6 @@
-/** CPU, memory, event loop, garbage collection and file descriptors of this process. */
-import { collectDefaultMetrics, type Registry } from 'prom-client'
+/** CPU, memory, event loop, garbage collection, file descriptors and log of this process. */
+import { Counter, collectDefaultMetrics, type Registry } from 'prom-client'
+import { countDroppedLogLines } from '../log-destination.ts'
 
 /** Gauges with the names of counters; each has a twin with labels and a correct name. */
 const MISNAMED = /^nodejs_active_\w+_total$/
@@ -11,4 +12,13 @@ export function addProcessMetrics(register: Registry): void {
     // Of several processes, the one with the latest event loop counts, not their average.
     if (metric.aggregator === 'average') metric.aggregator = 'max'
   }
+  new Counter({
+    name: 'order_once_log_lines_dropped_total',
+    help: 'Log lines that could not be written: a full disk, or a pipe that is not read',
+    registers: [register],
+    collect() {
+      this.reset()
+      this.inc(countDroppedLogLines())
+    },
+  })
 }

@@ -3,9 +3,11 @@ import {
   type ConcurrencyLimit,
   createScriptBatcher,
   type RunCall,
+  withDeadline,
 } from '@order-once/idempotency/batching'
 import type { Redis } from 'ioredis'
 import { LRUCache } from 'lru-cache'
+import { REDIS_COMMAND_TIMEOUT_MS } from '../limits.ts'
 import type { IncrementCounter, WindowCount } from './counters.ts'
 
 /** For each key: its count with this request, and how long its window lasts, in ms. */
@@ -35,6 +37,8 @@ const MAX_EXCEEDED_CLIENTS = 10_000
  * costs Redis nothing.
  *
  * @param options `limit`: of the calls to this Redis; `runCall`: runs each call, or refuses it
+ * @returns a function that throws if Redis fails, has too much to do, or takes longer than
+ * `REDIS_COMMAND_TIMEOUT_MS`
  */
 export function createRedisCounters(
   redis: Redis,
@@ -57,7 +61,8 @@ export function createRedisCounters(
   })
 
   async function incrementInRedis(name: string, max: number): Promise<WindowCount> {
-    const window = await increment(name)
+    const counted = increment(name)
+    const window = await withDeadline(counted, REDIS_COMMAND_TIMEOUT_MS, 'Redis did not respond')
     if (window.count > max) exceeded.set(name, { endsAt: performance.now() + window.ttlMs })
     return window
   }

@@ -2,8 +2,8 @@
 import { withDeadline } from '@order-once/idempotency/batching'
 import type { FastifyInstance } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
+import { createUseCheck } from './check-redis.ts'
 import type { PostgresPool } from './postgres-pool.ts'
-import type { RedisConnection } from './redis.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -31,13 +31,17 @@ export function createStoreCheck({
   postgres,
   redis,
 }: Pick<FastifyInstance, 'postgres' | 'redis'>): CheckStores {
+  // Through the circuit breaker, so that a Redis whose circuit is open is used again even while no orders
+  // come.
+  const useRedis = redis && createUseCheck(redis.client)
+  const checkRedis = redis && useRedis && (() => redis.runCall(useRedis))
   let latest: Promise<StoreStates> | undefined
   let checkedAt = 0
 
   async function check(): Promise<StoreStates> {
     const [isPostgresUp, isRedisUp] = await Promise.all([
       succeeds(() => checkPostgres(postgres)),
-      redis && succeeds(() => checkRedis(redis)),
+      checkRedis && succeeds(checkRedis),
     ])
     return {
       postgres: isPostgresUp ? 'up' : 'down',
@@ -80,14 +84,6 @@ async function checkPostgres(pool: PostgresPool): Promise<void> {
   const text = lastWriteCode.startsWith(NO_ROOM) ? TRY_TO_INSERT : TRY_TO_WRITE
   const query = pool.query(text, [], { isWrite: true })
   await withDeadline(query, POSTGRES_CHECK_TIMEOUT_MS, 'Postgres did not respond')
-}
-
-/**
- * Writes a key: a Redis that is full, or a replica, refuses that. It goes through the circuit breaker,
- * so that a Redis whose circuit is open is used again even while no orders come.
- */
-async function checkRedis({ runCall, client }: RedisConnection): Promise<void> {
-  await runCall(() => client.set('order-once:health', '1', 'PX', MAX_AGE_MS))
 }
 
 async function succeeds(act: () => Promise<void>): Promise<boolean> {

@@ -1,10 +1,11 @@
 /** Decides which stores to use. */
 import type { FastifyBaseLogger } from 'fastify'
-import { Redis } from 'ioredis'
 import type { Settings } from '../settings.ts'
 import { StartError } from '../start-error.ts'
 import { urlWithoutCredentials } from './postgres-connection.ts'
 import { waitForPostgres } from './postgres-session.ts'
+import { createRedisClient } from './redis.ts'
+import { describeRedis } from './redis-url.ts'
 
 /** The services of `docker-compose.yml`. */
 export const COMPOSE = {
@@ -55,7 +56,7 @@ export async function locateStores(
     }
   }
   const postgresAt = `Postgres at ${urlWithoutCredentials(compose.databaseUrl)}`
-  const redisAt = `Redis at ${urlWithoutCredentials(compose.redisUrl)}`
+  const redisAt = describeRedis(compose.redisUrl)
   const [present, missing] = postgres ? [postgresAt, redisAt] : [redisAt, postgresAt]
   throw new StartError(
     `of the services of docker-compose.yml, ${present} responds but ${missing} does not: start both with \`docker compose up --wait\`, stop both, or set DATABASE_URL and REDIS_URL`,
@@ -72,13 +73,12 @@ async function isPostgresUp(url: string, log: FastifyBaseLogger): Promise<boolea
 }
 
 async function isRedisUp(url: string): Promise<boolean> {
-  const redis = new Redis(url, {
+  const redis = createRedisClient(url, {
     lazyConnect: true,
     connectTimeout: REDIS_TIMEOUT_MS,
     commandTimeout: REDIS_TIMEOUT_MS,
     retryStrategy: () => null,
   })
-  redis.on('error', () => {})
   try {
     await redis.connect()
     await redis.ping()

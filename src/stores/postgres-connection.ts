@@ -1,6 +1,7 @@
 /** What all connections to Postgres have in common. */
 import { DeadlineError } from '@order-once/idempotency/batching'
 import postgres from 'postgres'
+import { getErrorCode } from '../error-code.ts'
 import { CONNECT_TIMEOUT_MS } from '../limits.ts'
 import { toTlsOptions } from './postgres-tls.ts'
 import { type DatabaseHost, type DatabaseTarget, parseDatabaseUrl } from './postgres-url.ts'
@@ -78,13 +79,6 @@ export function createClient(
   return postgres({ ...toDriverOptions(target, host), ...options })
 }
 
-/** The code of an error of Postgres (SQLSTATE), of the driver or of Node; '' if there is none. */
-export function getErrorCode(error: unknown): string {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string'
-    ? error.code
-    : ''
-}
-
 /** Whether nothing came back, not even an error of Postgres itself. */
 export function isNoResponse(error: unknown): boolean {
   if (error instanceof postgres.PostgresError) return false
@@ -97,12 +91,8 @@ export function isConnectionLost(error: unknown): boolean {
   return isNoResponse(error) && !(error instanceof DeadlineError)
 }
 
-/** Host, port and database of the URL of a Postgres or a Redis. */
+/** Host, port and database of a URL. */
 export function urlWithoutCredentials(url: string): string {
-  if (!url.startsWith('postgres')) {
-    const { host, pathname } = new URL(url)
-    return `${host}${pathname}`
-  }
   const { hosts, database } = parseDatabaseUrl(url)
   return `${hosts.map(formatHost).join(',')}/${database}`
 }

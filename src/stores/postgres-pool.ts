@@ -3,6 +3,7 @@ import { DeadlineError, withDeadline } from '@order-once/idempotency/batching'
 import type { FastifyBaseLogger } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import postgres from 'postgres'
+import { getErrorCode } from '../error-code.ts'
 import {
   CONNECT_TIMEOUT_MS,
   POSTGRES_CLOSE_TIMEOUT_MS,
@@ -10,7 +11,7 @@ import {
   STATEMENT_TIMEOUT_MS,
 } from '../limits.ts'
 import { DatabaseUnavailableError, isUnavailable } from './database-unavailable.ts'
-import { createClient, getErrorCode, isConnectionLost } from './postgres-connection.ts'
+import { createClient, isConnectionLost } from './postgres-connection.ts'
 import { parseDatabaseUrl } from './postgres-url.ts'
 
 declare module 'fastify' {

@@ -3,9 +3,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { DeadlineError, withDeadline } from '@order-once/idempotency/batching'
 import type { FastifyBaseLogger } from 'fastify'
 import type postgres from 'postgres'
+import { getErrorCode } from '../error-code.ts'
 import { QUERY_TIMEOUT_MS } from '../limits.ts'
 import { StartError } from '../start-error.ts'
-import { createClient, getErrorCode, urlWithoutCredentials } from './postgres-connection.ts'
+import { createClient, urlWithoutCredentials } from './postgres-connection.ts'
 import { parseDatabaseUrl } from './postgres-url.ts'
 
 /** How long a database that was started together with the service may take to accept connections. */

@@ -7,6 +7,7 @@ import {
   createSecureContext,
   type SecureContext,
 } from 'node:tls'
+import { getErrorCode } from '../error-code.ts'
 import { StartError } from '../start-error.ts'
 
 /** The parameters of `DATABASE_URL` that `parseTls` reads. */
@@ -97,8 +98,7 @@ function readCertificates(path: string): string {
   try {
     text = readFileSync(path, 'utf8')
   } catch (error) {
-    const code = error instanceof Error && 'code' in error ? error.code : error
-    throw broken(`the file ${path} of sslrootcert cannot be read (${code})`)
+    throw broken(`the file ${path} of sslrootcert cannot be read (${getErrorCode(error)})`)
   }
   try {
     new X509Certificate(text) // throws without one; `createSecureContext` would accept the text

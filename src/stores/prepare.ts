@@ -3,10 +3,12 @@ import type { FastifyBaseLogger } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import type { Settings } from '../settings.ts'
 import { checkDatabase, readDatabaseId } from './check-database.ts'
+import { checkRedis } from './check-redis.ts'
 import { locateStores } from './locate.ts'
 import { migrateDatabase } from './migrate.ts'
 import { urlWithoutCredentials } from './postgres-connection.ts'
 import { waitForPostgres } from './postgres-session.ts'
+import { describeRedis } from './redis-url.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -59,9 +61,8 @@ export async function prepareStores(
     await waitUnlessAborted(migrateDatabase(url, log), signal)
     await checkDatabase(url)
     const databaseId = await readDatabaseId(url)
-    const place = redisUrl
-      ? `Redis at ${urlWithoutCredentials(redisUrl)}`
-      : 'the memory of this process'
+    if (redisUrl !== undefined) await waitUnlessAborted(checkRedis(redisUrl, log), signal)
+    const place = redisUrl ? describeRedis(redisUrl) : 'the memory of this process'
     log.info(`rate-limit counters are kept in ${place} (${reason})`)
     const isEmbedded = databaseUrl === undefined
     return { stores: { databaseUrl: url, databaseId, redisUrl, isEmbedded }, close }

@@ -1,16 +1,11 @@
 /** The connection to Redis, which may fail: requests go on without it. */
 import { ConcurrencyLimit, type RunCall, withDeadline } from '@order-once/idempotency/batching'
-import {
-  BrokenCircuitError,
-  CircuitState,
-  ConsecutiveBreaker,
-  circuitBreaker,
-  handleAll,
-} from 'cockatiel'
 import type { FastifyBaseLogger } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
-import { Redis } from 'ioredis'
+import { Redis, type RedisOptions } from 'ioredis'
 import { REDIS_CLOSE_TIMEOUT_MS, REDIS_COMMAND_TIMEOUT_MS } from '../limits.ts'
+import { createCircuitBreaker } from './circuit-breaker.ts'
+import { parseRedisUrl } from './redis-url.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -23,13 +18,17 @@ const CONNECT_TIMEOUT_MS = 500
 /** So that Redis is used again soon after it is back. */
 const MAX_RECONNECT_DELAY_MS = 1_000
 
-/** While one call is in flight the next one is collected: fewer, larger calls cost both sides less. */
-const MAX_CALLS_IN_FLIGHT = 1
+/**
+ * A connection that responds to nothing for so long is replaced: its host may be gone without having closed
+ * it. By then the circuit is open, so that the log has one line.
+ */
+const SILENT_CONNECTION_TIMEOUT_MS = 1_500
 
-/** One lost call says little; so many in a row mean that Redis is gone. */
-const FAILURES_BEFORE_BREAK = 5
-/** Then one request a second tries whether it is back. */
-const BREAK_MS = 1_000
+/** While one call is in flight the next one is collected: fewer, larger calls cost both sides less. */
+const MAX_BATCHES_IN_FLIGHT = 1
+
+/** What Redis processes in a few ms. Beyond it, a call fails at once. */
+const MAX_CALLS_IN_FLIGHT = 1_000
 
 export interface RedisConnection {
   client: Redis
@@ -38,13 +37,49 @@ export interface RedisConnection {
   /**
    * Runs a call through a circuit breaker.
    *
-   * @throws at once while the circuit is open; else what the call throws, after
-   * `REDIS_COMMAND_TIMEOUT_MS` at the latest
+   * @throws at once while the circuit is open or `MAX_CALLS_IN_FLIGHT` calls are in flight; else what the
+   * call throws, after `REDIS_COMMAND_TIMEOUT_MS` at the latest
    */
   runCall: RunCall
   /** How many calls failed, those not counted that were never sent. */
   failedCalls(): number
   close(): Promise<void>
+}
+
+/**
+ * Creates a client of the driver. A connection on which Redis refuses the database of the URL is closed:
+ * the driver would go on in database 0, which may be that of another service.
+ *
+ * @param url `redis://…` or `rediss://…`
+ * @param options in addition to those that all connections have
+ * @throws {StartError} if the URL breaks a rule
+ */
+export function createRedisClient(
+  url: string,
+  options: Omit<RedisOptions, 'replyMapping'> = {},
+): Redis {
+  const { host, port, username, password, db, usesTls } = parseRedisUrl(url)
+  const client = new Redis({
+    ...{ host, port, username, password, db },
+    ...(usesTls && { tls: {} }),
+    // It needs INFO, and the driver prints a warning if the user may not run it. A Redis that is still
+    // loading its data refuses every call, which is enough.
+    enableReadyCheck: false,
+    // Redis 6 does not have the command for it.
+    disableClientInfo: true,
+    ...options,
+  })
+  client.on('error', (error) => {
+    if (isSelectError(error)) client.disconnect(true)
+  })
+  return client
+}
+
+const isSelectError = (error: Error) => getCommandName(error) === 'select'
+
+/** The command that an error of Redis belongs to; undefined for any other error. */
+export function getCommandName(error: Error): string | undefined {
+  return (error as Error & { command?: { name: string } }).command?.name
 }
 
 /**
@@ -55,42 +90,57 @@ export interface RedisConnection {
  * @returns the connection, ready or retrying
  */
 export async function openRedis(url: string, log: FastifyBaseLogger): Promise<RedisConnection> {
-  const client = new Redis(url, {
+  const client = createRedisClient(url, {
     connectTimeout: CONNECT_TIMEOUT_MS,
     commandTimeout: REDIS_COMMAND_TIMEOUT_MS,
+    socketTimeout: SILENT_CONNECTION_TIMEOUT_MS,
     maxRetriesPerRequest: 1,
     enableOfflineQueue: false,
     autoResendUnfulfilledCommands: false,
     retryStrategy: (attempt) => Math.min(attempt * 50, MAX_RECONNECT_DELAY_MS),
   })
-  const breaker = circuitBreaker(handleAll, {
-    halfOpenAfter: BREAK_MS,
-    breaker: new ConsecutiveBreaker(FAILURES_BEFORE_BREAK),
-  })
-
   let lastError: Error | undefined
   let isConnected = true
   let wasUp = true
   let failedCalls = 0
-  const logStateChange = () => {
-    const isUp = isConnected && breaker.state === CircuitState.Closed
+  let callsInFlight = 0
+
+  const breaker = createCircuitBreaker((error) => {
+    if (error) {
+      lastError = error
+      failedCalls++
+      // It was demoted to a replica: a new connection may lead to the primary.
+      if (error.message.startsWith('READONLY')) client.disconnect(true)
+    }
+    logStateChange()
+  })
+
+  function logStateChange(): void {
+    const isUp = isConnected && !breaker.isOpen()
     if (isUp === wasUp || client.status === 'end') return
     wasUp = isUp
     if (isUp) log.info('Redis is back')
     else log.warn({ err: lastError }, 'Redis does not respond; orders go on without it')
+    lastError = undefined
   }
-  breaker.onStateChange(logStateChange)
-  breaker.onFailure(({ reason }) => {
-    if (!('error' in reason) || reason.error instanceof BrokenCircuitError) return
-    lastError = reason.error
-    failedCalls++
-  })
+
+  async function runCall<T>(call: () => Promise<T>): Promise<T> {
+    if (callsInFlight >= MAX_CALLS_IN_FLIGHT)
+      throw new Error('too many calls to Redis are in flight')
+    callsInFlight++
+    try {
+      return await breaker.run(call)
+    } finally {
+      callsInFlight--
+    }
+  }
 
   await new Promise<void>((resolve) => {
     client.on('error', (error) => {
       lastError = error
     })
     client.on('ready', () => {
+      if (!client.stream.writable) return // closed because Redis refused its database
       isConnected = true
       logStateChange()
       resolve()
@@ -104,8 +154,8 @@ export async function openRedis(url: string, log: FastifyBaseLogger): Promise<Re
 
   return {
     client,
-    limit: new ConcurrencyLimit(MAX_CALLS_IN_FLIGHT),
-    runCall: (call) => breaker.execute(call),
+    limit: new ConcurrencyLimit(MAX_BATCHES_IN_FLIGHT),
+    runCall,
     failedCalls: () => failedCalls,
     close: async () => {
       // QUIT is processed after the responses that are still being stored.

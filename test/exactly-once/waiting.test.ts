@@ -166,9 +166,8 @@ describe.runIf(hasRedis)('duplicates that wait, on Redis', () => {
     const { key, original } = await sendFirst(one.port, gate)
     const duplicates = sendAll(100, (i) => send(i % 2 ? one.port : other.port, { key }))
     await until(async () => (await one.waiting()) + (await other.waiting()) === 100)
-    const prefix = stores.redisSpace?.redis.options.keyPrefix
     const subscribers = async () =>
-      (await stores.redisSpace?.redis.pubsub('NUMSUB', `${prefix}idemp:${key}`))?.[1]
+      (await stores.redisSpace?.redis.pubsub('NUMSUB', `idemp:${key}`))?.[1]
     expect(await subscribers()).toBe(2)
     gate.open()
 

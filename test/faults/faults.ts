@@ -237,7 +237,7 @@ export const FAULTS: readonly Fault[] = [
     target: 'redis',
     durationMs: NONE_MS,
     async run({ system: { redis }, countEffects }) {
-      await redis.flush()
+      await redis.run((admin) => admin.flushall())
       countEffects()
     },
   },
@@ -246,6 +246,39 @@ export const FAULTS: readonly Fault[] = [
     target: 'redis',
     durationMs: DISTURBANCE_MS,
     run: (context) => slowDown(context.system.redisProxy, context),
+  },
+  {
+    kind: 'connections to Redis silent',
+    target: 'redis',
+    durationMs: DISTURBANCE_MS,
+    async run({ system: { redisProxy }, wait, countEffects }) {
+      countEffects(redisProxy.serverSidePorts.length)
+      redisProxy.silencePresent()
+      await wait()
+      redisProxy.resume()
+    },
+  },
+  {
+    kind: 'Redis demoted to a replica',
+    target: 'redis',
+    durationMs: DISTURBANCE_MS,
+    async run({ system: { redis }, wait, countEffects }) {
+      await redis.run((admin) => admin.replicaof('127.0.0.1', 1))
+      countEffects()
+      await wait()
+      await redis.run((admin) => admin.replicaof('NO', 'ONE'))
+    },
+  },
+  {
+    kind: 'Redis forbids scripts',
+    target: 'redis',
+    durationMs: DISTURBANCE_MS,
+    async run({ system: { redis }, wait, countEffects }) {
+      await redis.run((admin) => admin.call('ACL', 'SETUSER', 'default', '-evalsha', '-eval'))
+      countEffects()
+      await wait()
+      await redis.run((admin) => admin.call('ACL', 'SETUSER', 'default', '+@all'))
+    },
   },
   {
     kind: 'connections to Redis reset',

@@ -1,4 +1,4 @@
-/** A private Redis that can be killed, started again, paused and flushed. */
+/** A private Redis that can be killed, started again and paused. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { Redis } from 'ioredis'
@@ -50,21 +50,8 @@ export class RedisServer {
     this.#child.kill('SIGCONT')
   }
 
-  async flush(): Promise<void> {
-    await this.#run((redis) => redis.flushall())
-  }
-
-  async #waitUntilReady(): Promise<void> {
-    await until(() =>
-      this.#run((redis) => redis.ping()).then(
-        () => true,
-        () => false,
-      ),
-    )
-  }
-
   /** Runs commands on a connection of their own. */
-  async #run(commands: (redis: Redis) => Promise<unknown>): Promise<void> {
+  async run(commands: (redis: Redis) => Promise<unknown>): Promise<void> {
     const redis = new Redis(this.port, { lazyConnect: true, retryStrategy: () => null })
     redis.on('error', () => {}) // `connect` rejects
     try {
@@ -73,6 +60,15 @@ export class RedisServer {
     } finally {
       redis.disconnect()
     }
+  }
+
+  async #waitUntilReady(): Promise<void> {
+    await until(() =>
+      this.run((redis) => redis.ping()).then(
+        () => true,
+        () => false,
+      ),
+    )
   }
 
   #spawn(): ChildProcess {

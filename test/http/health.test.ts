@@ -1,10 +1,12 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
+import { Redis } from 'ioredis'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { blockInserts } from '../support/blocked-inserts.ts'
 import { get, send } from '../support/client.ts'
 import { redisServer, startPrivateRedis } from '../support/private-redis.ts'
 import { startProcess } from '../support/process.ts'
 import { openSocket } from '../support/raw-socket.ts'
+import { scrape } from '../support/scrape.ts'
 import { createTestStores, startInstance, startService } from '../support/service.ts'
 import { startProxy } from '../support/start-proxy.ts'
 import { hasRedis } from '../support/stores.ts'
@@ -147,6 +149,21 @@ describe.runIf(redisServer)('while Redis does not respond', () => {
     for (let i = 0; i < 10; i++) await send(port)
     await until(async () => (await readState(port)).status === 'degraded')
     server.thaw()
+    await until(async () => (await readState(port)).status === 'ready')
+  })
+
+  test.each([
+    ['scripts', '-evalsha', '-eval'],
+    ['the keys of records', 'resetkeys', '~order-once:*'],
+  ])('GET /health/ready reports degraded while Redis forbids %s', async (_name, ...rights) => {
+    const { port, server } = await start()
+    const admin = new Redis(server.url)
+    onTestFinished(() => admin.disconnect())
+    expect((await readState(port)).status).toBe('ready')
+    await admin.call('ACL', 'SETUSER', 'default', ...rights)
+    await until(async () => (await readState(port)).status === 'degraded')
+    expect((await scrape(port)).value('order_once_redis_degraded')).toBe(1)
+    await admin.call('ACL', 'SETUSER', 'default', '~*', '+@all')
     await until(async () => (await readState(port)).status === 'ready')
   })
 })

@@ -17,7 +17,7 @@ const PROCESSES = 2
 async function prepareWorkers(databaseUrl: string) {
   const { url: redisUrl, redis } = await emptyRedisSpace()
   const env = { DATABASE_URL: databaseUrl, REDIS_URL: redisUrl, WORKERS: `${PROCESSES}` }
-  const countClaims = async () => (await redis.keys(`${redis.options.keyPrefix}idemp:*`)).length
+  const countClaims = async () => (await redis.keys('idemp:*')).length
   return { env, countClaims }
 }
 

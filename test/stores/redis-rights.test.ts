@@ -1,7 +1,9 @@
 import { readFile } from 'node:fs/promises'
 import { Redis } from 'ioredis'
+import { pino } from 'pino'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { cleanUp } from '../../src/clean-up.ts'
+import { checkRedis } from '../../src/stores/check-redis.ts'
 import { newKey, ORDER, send } from '../support/client.ts'
 import { createGate, delayInserts } from '../support/gate.ts'
 import { redisServer, startPrivateRedis } from '../support/private-redis.ts'
@@ -31,6 +33,9 @@ async function start(rules: string[]) {
   const url = new URL(`${server.url}/1`)
   url.username = 'order-once'
   url.password = PASSWORD
+  const warnings: unknown[] = []
+  await checkRedis(url.href, pino({ level: 'warn' }, { write: (line) => void warnings.push(line) }))
+  expect(warnings).toEqual([])
   const { database } = await createTestStores({ redis: false })
   const stores = { database, redisSpace: { url: url.href } }
   const gate = createGate()

@@ -1,8 +1,10 @@
+import { Redis } from 'ioredis'
 import { pino } from 'pino'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { freePort } from '../../src/stores/embedded/free-port.ts'
 import { openRedis } from '../../src/stores/redis.ts'
 import { redisServer, startPrivateRedis } from '../support/private-redis.ts'
+import { TcpProxy } from '../support/tcp-proxy.ts'
 import { until } from '../support/until.ts'
 
 const LOST = 'Redis does not respond; orders go on without it'
@@ -24,7 +26,7 @@ async function open(url: string) {
       () => true,
       () => false,
     )
-  return { lines, ping, isUp, calls: () => calls }
+  return { redis, lines, ping, isUp, calls: () => calls }
 }
 
 describe.runIf(redisServer)('the connection to Redis', () => {
@@ -59,7 +61,7 @@ describe.runIf(redisServer)('the connection to Redis', () => {
     const { lines, ping, isUp, calls } = await open(server.url)
     server.freeze()
     for (let i = 0; i < 5; i++) await expect(ping()).rejects.toThrow('Command timed out')
-    const clock = vi.spyOn(Date, 'now').mockReturnValue(Date.now()) // no time to try again
+    const clock = vi.spyOn(performance, 'now').mockReturnValue(performance.now()) // no time to try again
     for (let i = 0; i < 20; i++) await expect(ping()).rejects.toThrow('circuit')
     clock.mockRestore()
     expect(calls()).toBe(5)
@@ -67,5 +69,71 @@ describe.runIf(redisServer)('the connection to Redis', () => {
     server.thaw()
     await until(isUp)
     expect(lines).toEqual([LOST, BACK])
+  })
+  test('is replaced when it does not respond, though new connections do', async () => {
+    const server = await startPrivateRedis()
+    const proxy = await TcpProxy.start(Number(new URL(server.url).port))
+    onTestFinished(async () => {
+      await proxy.close()
+      await server.stop()
+    })
+    const { lines, isUp } = await open(`redis://127.0.0.1:${proxy.port}`)
+    expect(await isUp()).toBe(true)
+    proxy.silencePresent()
+    await until(isUp)
+    expect(lines).toEqual([LOST, BACK])
+  })
+
+  test('is replaced when its server was demoted to a replica', async () => {
+    const server = await startPrivateRedis()
+    onTestFinished(() => server.stop())
+    const { redis, isUp } = await open(server.url)
+    const admin = new Redis(server.url)
+    onTestFinished(() => admin.disconnect())
+    const before = await redis.client.client('ID')
+    await admin.replicaof('127.0.0.1', 1)
+    await expect(redis.runCall(() => redis.client.set('key', 'value'))).rejects.toThrow('READONLY')
+    await until(isUp)
+    expect(await redis.client.client('ID')).not.toBe(before)
+  })
+
+  test('never goes on in database 0 when Redis refuses the database of the URL', async () => {
+    const server = await startPrivateRedis()
+    onTestFinished(() => server.stop())
+    const { redis, lines } = await open(`${server.url}/20`)
+    let attempts = 0
+    await until(async () => {
+      await redis.runCall(() => redis.client.set('key', 'value')).catch(() => attempts++)
+      return attempts >= 20
+    })
+    expect(lines).toEqual([LOST])
+    const admin = new Redis(server.url)
+    onTestFinished(() => admin.disconnect())
+    expect(await admin.get('key')).toBeNull()
+  })
+
+  test('does not make requests wait when each reply takes more than 100 ms', async () => {
+    const server = await startPrivateRedis()
+    const proxy = await TcpProxy.start(Number(new URL(server.url).port))
+    onTestFinished(async () => {
+      await proxy.close()
+      await server.stop()
+    })
+    const { lines, ping } = await open(`redis://127.0.0.1:${proxy.port}`)
+    proxy.latencyMs = 60 // in each direction
+    for (let i = 0; i < 5; i++) expect(await ping()).toBe('PONG')
+    await expect(ping()).rejects.toThrow('circuit')
+    expect(lines).toEqual([LOST])
+  })
+
+  test('has at most 1000 calls in flight', async () => {
+    const server = await startPrivateRedis()
+    onTestFinished(() => server.stop())
+    const { redis } = await open(server.url)
+    server.freeze()
+    const calls = Array.from({ length: 1_001 }, () => redis.runCall(() => redis.client.ping()))
+    await expect(calls.at(-1)).rejects.toThrow('too many calls')
+    server.thaw()
+    await Promise.allSettled(calls)
   })
 })

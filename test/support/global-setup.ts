@@ -13,7 +13,7 @@ declare module 'vitest' {
   interface ProvidedContext {
     /** a Postgres for the tests alone; every test file makes a database of its own in it */
     postgresUrl: string
-    /** a Redis in which every test file has a key prefix of its own; '' if there is none */
+    /** a Redis in which each test file has a database of its own; '' if there is none */
     redisUrl: string
   }
 }

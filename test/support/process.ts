@@ -52,10 +52,15 @@ export async function runBinary(args: string[], env: Record<string, string> = {}
   return { code: child.exitCode, stdout, stderr }
 }
 
-/** Starts a process of the service, which may fail to start; it is stopped when the test is finished. */
+/**
+ * Starts a process of the service, which may fail to start; it is stopped when the test is finished.
+ *
+ * @param stdout a file descriptor, instead of a pipe that is read
+ */
 export async function spawnService(
   env: Record<string, string>,
   folder?: string,
+  stdout: number | 'pipe' = 'pipe',
 ): Promise<ServiceProcess> {
   const port = Number(env.PORT ?? (await freePort()))
   const child = spawnChild(process.execPath, [BINARY, 'serve'], {
@@ -67,7 +72,7 @@ export async function spawnService(
       ...env,
       PORT: `${port}`,
     },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', stdout, 'pipe'],
   })
   const printed = { stdout: '', stderr: '' }
   for (const name of ['stdout', 'stderr'] as const) {

@@ -1,4 +1,4 @@
-/** The stores of a test file: a database and a Redis key space of its own. */
+/** The stores of a test file: a database of Postgres and one of Redis, for it alone. */
 import { randomUUID } from 'node:crypto'
 import { Redis } from 'ioredis'
 import postgres from 'postgres'
@@ -24,7 +24,7 @@ export async function emptyDatabase() {
   return { url, sql }
 }
 
-/** Empties the file's key space in Redis. */
+/** Empties the file's database of Redis. */
 export async function emptyRedisSpace() {
   redisSpace ??= openRedisSpace()
   await redisSpace.flush()
@@ -44,16 +44,10 @@ async function openDatabase() {
 const createDatabaseName = () => `test_${randomUUID().replaceAll('-', '')}`
 
 function openRedisSpace() {
-  const url = new URL(inject('redisUrl'))
-  const prefix = `test-${randomUUID()}:`
-  url.searchParams.set('keyPrefix', prefix)
-  const redis = new Redis(url.href)
-
-  async function flush(): Promise<void> {
-    // The client adds the prefix to the keys of most commands, but not to those of KEYS.
-    for (const key of await redis.keys(`${prefix}*`)) await redis.del(key.slice(prefix.length))
-  }
-  return { url: url.href, redis, flush }
+  // Files that run at the same time have different numbers, from 1 on.
+  const url = `${inject('redisUrl')}/${process.env.VITEST_POOL_ID}`
+  const redis = new Redis(url)
+  return { url, redis, flush: async () => void (await redis.flushdb()) }
 }
 
 afterAll(async () => {

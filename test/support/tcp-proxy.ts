@@ -61,6 +61,11 @@ export class TcpProxy {
   /** Passes nothing on until `resume`, but accepts connections. */
   silence(): void {
     this.#silent = true
+    this.silencePresent()
+  }
+
+  /** Passes nothing on of the present connections: their host is gone. New ones work. */
+  silencePresent(): void {
     for (const { client, server } of this.#links) {
       client.pause()
       server.pause()

@@ -7,6 +7,7 @@ export { Batcher, type BatcherOptions, ConcurrencyLimit, QueueFullError } from '
 export { DeadlineError, withDeadline } from './deadline.ts'
 export {
   createScriptBatcher,
+  defineKeyScript,
   type RedisClient,
   type RunCall,
   type ScriptBatcherOptions,

@@ -1,4 +1,4 @@
-/** The refusals of this package, each made by a function. */
+/** The refusals of this package: one function for each. */
 import { Problem, type ProblemType } from './problem.ts'
 
 /** Their status and title. */
@@ -14,7 +14,7 @@ export const PROBLEM_TYPES = {
   'store-unavailable': { status: 503, title: 'The Idempotency-Key cannot be checked now' },
 } as const satisfies Record<string, ProblemType>
 
-/** Most stores are back within a second: the least that the header can say. */
+/** In seconds. Most stores respond again within one second. */
 const RETRY_AFTER = { 'retry-after': '1' }
 
 const create = (code: keyof typeof PROBLEM_TYPES, detail: string, headers = {}) =>
@@ -28,7 +28,7 @@ export const problems = {
       'Idempotency-Key must be sent exactly once: 1 to 255 visible ASCII characters, without double quotes, commas and backslashes.',
     ),
   noFingerprint: () =>
-    create('bad-request', 'The body has no canonical form: is a number too large?'),
+    create('bad-request', 'The body has no canonical form. A number in it may be too large.'),
   /** @param status 409, or the 422 of draft-ietf-httpapi-idempotency-key-header-07 §2.7 */
   keyReused: (status: 409 | 422) =>
     new Problem(
@@ -46,7 +46,7 @@ export const problems = {
   storeUnavailable: () =>
     create(
       'store-unavailable',
-      'Idempotency-Key cannot be checked now; repeat later.',
+      'Idempotency-Key cannot be checked now; repeat the request later.',
       RETRY_AFTER,
     ),
 }

@@ -30,6 +30,9 @@ export interface ScriptBatcherOptions<Item, Result> {
 
 type Argument = string | number | Buffer
 
+/** How many items may wait for a call: what Redis processes in about 50 ms. */
+const MAX_WAITING_ITEMS = 5_000
+
 /** Defines a script of one key on the client. @returns a function that calls it */
 export function defineKeyScript(
   redis: RedisClient,
@@ -46,6 +49,8 @@ export function defineKeyScript(
  *
  * On a cluster the keys of a call would be in several slots, which Redis refuses (CROSSSLOT): there,
  * and after the first such refusal, each call has one key.
+ *
+ * @returns a function that throws {@link QueueFullError} at once, if too many items wait for a call
  */
 export function createScriptBatcher<Item, Result>(
   redis: RedisClient,
@@ -60,6 +65,7 @@ export function createScriptBatcher<Item, Result>(
 
   const batcher = new Batcher<Item, Result>({
     maxItems: maxKeys,
+    maxWaiting: MAX_WAITING_ITEMS,
     limit,
     async send(items) {
       if (!isClustered || items.length === 1) {

@@ -11,9 +11,9 @@ describe.runIf(hasRedis)('a watcher of Redis keys', () => {
   async function createWatcher() {
     const { url, redis: observer } = await emptyRedisSpace()
     const connectionName = `watcher-${randomUUID()}`
-    const redis = new Redis(url, { connectionName })
+    const prefix = 'prefix:'
+    const redis = new Redis(url, { connectionName, keyPrefix: prefix })
     onTestFinished(() => redis.disconnect())
-    const prefix = `${redis.options.keyPrefix}`
     return {
       redis,
       watcher: createRedisWatcher(redis),

@@ -1,0 +1,63 @@
+/** Writes the log to standard output, and never waits for it. */
+import { fstatSync, writeSync } from 'node:fs'
+
+const STDOUT = 1
+
+/** About 3 000 lines: a reader that stops for a moment misses none, and the memory is bounded. */
+const MAX_BUFFERED_BYTES = 1024 * 1024
+
+let droppedLines = 0
+let isDropping = false
+
+/** How many log lines this process could not write. */
+export const countDroppedLogLines = () => droppedLines
+
+/**
+ * Creates a destination for pino. A line that cannot be written at once is dropped and counted: the disk is
+ * full, or the reader of a pipe has stopped or ended. The first of them is reported on standard error.
+ * (pino's own destination, sonic-boom 4, tries again for ever on ENOSPC, EIO and EPIPE.)
+ */
+export function createLogDestination(): { write(line: string): void } {
+  process.stdout.on('error', reportDrop)
+  process.stderr.on('error', () => {}) // there is nowhere left to report it
+  const { stdout } = process
+  const isFile = !stdout.isTTY && isFileOrDevice()
+
+  function writeToStream(line: string): void {
+    if (!stdout.writable || stdout.writableLength + line.length > MAX_BUFFERED_BYTES) {
+      throw new Error(`${stdout.writableLength} bytes are waiting for a reader`)
+    }
+    stdout.write(line)
+  }
+
+  return {
+    write(line) {
+      try {
+        // A stream would keep what it cannot write, and end with the first error.
+        if (isFile) writeSync(STDOUT, line)
+        else writeToStream(line)
+        isDropping = false
+      } catch (error) {
+        reportDrop(error)
+      }
+    },
+  }
+}
+
+function reportDrop(error: unknown): void {
+  droppedLines++
+  if (isDropping) return
+  isDropping = true
+  const reason = error instanceof Error ? error.message : String(error)
+  try {
+    process.stderr.write(`order-once: log lines are dropped, standard output fails: ${reason}\n`)
+  } catch {
+    // Standard error may be on the same full disk.
+  }
+}
+
+/** Whether standard output is written at once: a file, or a device such as /dev/null. */
+function isFileOrDevice(): boolean {
+  const stat = fstatSync(STDOUT)
+  return stat.isFile() || stat.isCharacterDevice()
+}

@@ -1,0 +1,71 @@
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { readEnvFile } from '../src/env-file.ts'
+import { createTemporaryFolder } from './support/process.ts'
+
+async function write(content: string | Buffer): Promise<string> {
+  const path = join(await createTemporaryFolder(), '.env')
+  writeFileSync(path, content)
+  return path
+}
+
+describe('a settings file', () => {
+  test.each([
+    ['with a byte order mark', '\uFEFFHMAC_SECRET=a\nPORT=1\n'],
+    ['with Windows line ends', 'HMAC_SECRET=a\r\nPORT=1\r\n'],
+    [
+      'with export, blanks, quotes and comments',
+      '# c\n\nexport HMAC_SECRET = "a" # c\n  PORT=\'1\'\n',
+    ],
+    ['without a last line end', 'HMAC_SECRET=a\nPORT=1'],
+  ])('is read %s', async (_name, content) => {
+    expect(readEnvFile(await write(content))).toEqual({ HMAC_SECRET: 'a', PORT: '1' })
+  })
+
+  test('may have values of several lines, and quotes inside of a value', async () => {
+    expect(readEnvFile(await write('A="1\n2"\nB=it\'s\nC=\n'))).toEqual({
+      A: '1\n2',
+      B: "it's",
+      C: '',
+    })
+  })
+
+  test('may be absent', async () => {
+    expect(readEnvFile(join(await createTemporaryFolder(), '.env'))).toEqual({})
+  })
+
+  test.each<[string, string | Buffer, string]>([
+    [
+      'UTF-16 with a byte order mark',
+      Buffer.from('\uFEFFPORT=1\n', 'utf16le'),
+      ' is not UTF-8: save it as UTF-8',
+    ],
+    ['UTF-16 without one', Buffer.from('PORT=1\n', 'utf16le'), ' is not UTF-8: save it as UTF-8'],
+    ['Latin-1', Buffer.from('A=caf\xe9\n', 'latin1'), ' is not UTF-8: save it as UTF-8'],
+    ['a line with a colon', 'PORT=1\nHMAC_SECRET: a\n', ', line 2: it must be NAME=value'],
+    ['a line of text', '# c\n\nhello\n', ', line 3: it must be NAME=value'],
+    ['a name with a blank', 'HMAC SECRET=a\n', ', line 1: it must be NAME=value'],
+    [
+      'an open quote',
+      'PORT=1\nHMAC_SECRET="a\nB=c\n',
+      ', line 2: a quote is not closed, or text follows it',
+    ],
+    [
+      'text after a quote',
+      'HMAC_SECRET="a"b\n',
+      ', line 1: a quote is not closed, or text follows it',
+    ],
+  ])('is refused if it has %s', async (_name, content, message) => {
+    const path = await write(content)
+    expect(() => readEnvFile(path)).toThrow(
+      expect.objectContaining({ name: 'StartError', message: path + message }),
+    )
+  })
+
+  test('is refused if it is a folder', async () => {
+    const path = join(await createTemporaryFolder(), '.env')
+    mkdirSync(path)
+    expect(() => readEnvFile(path)).toThrow(`${path} cannot be read: it is a folder`)
+  })
+})
