@@ -40,6 +40,17 @@ describe('the settings', () => {
     ['INSERT_BATCH_MAX', '1001', 'INSERT_BATCH_MAX must be an integer from 1 to 1000'],
     ['DOCS', 'maybe', 'DOCS must be on or off'],
     ['PORT', '', 'PORT must be an integer from 0 to 65535'],
+    ['METRICS_PORT', '8080', 'METRICS_PORT must be another port than PORT'],
+    ['METRICS_PORT', 'tcp://10.0.0.1:80', 'METRICS_PORT must be an integer from 0 to 65535'],
+    ['NODE_ENV', 'prod', 'NODE_ENV must be development, test or production'],
+    ...[' a', 'a\n', 'a, b', ' '.repeat(40)].map((value) => [
+      'HMAC_SECRET',
+      value,
+      'HMAC_SECRET: a secret must not begin or end with white space',
+    ]),
+    ['HMAC_SECRET', '"a"', 'HMAC_SECRET: a secret must not be in quotes'],
+    ['HMAC_SECRET', 'a\tb', 'HMAC_SECRET: a secret must not have control characters'],
+    ['MAX_BODY_BYTES', '1e309', 'MAX_BODY_BYTES must be an integer from 1 to 1048576'],
     ['METRICS_PORT', '65536', 'METRICS_PORT must be an integer from 0 to 65535'],
     ...['', 'a,', ',a', 'a,,b'].map((value) => [
       'HMAC_SECRET',
@@ -105,6 +116,10 @@ describe('the settings', () => {
           'PORT must be an integer from 0 to 65535; DATABASE_URL must be a URL that begins with postgres://',
       }),
     )
+  })
+
+  test('accept blanks inside of a secret, and several secrets', () => {
+    expect(parseSettings({ HMAC_SECRET: 'a b,c' }).hmacSecrets).toEqual(['a b', 'c'])
   })
 
   test('accept addresses and ranges of proxies', () => {
