@@ -30,7 +30,9 @@ CREATE TABLE public.idempotency_records (
   token text NOT NULL,
   response text,
   expires_at timestamptz NOT NULL,
-  created_at timestamptz DEFAULT now() NOT NULL
+  created_at timestamptz DEFAULT now() NOT NULL,
+  -- the option `database` of the store that wrote the record
+  database text
 );
 --> statement-breakpoint
 CREATE INDEX idempotency_records_expires_at ON public.idempotency_records (expires_at);

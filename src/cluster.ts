@@ -13,8 +13,9 @@ import { type Stores, stores } from './stores/prepare.ts'
 /** A worker that exits at once, again and again, must not keep the machine busy with its restarts. */
 const MIN_RESTART_INTERVAL_MS = 1_000
 
-/** The variable by which a primary passes on that the database is embedded. */
+/** The variables by which a primary passes on that the database is embedded, and its id. */
 const IS_EMBEDDED = 'ORDER_ONCE_EMBEDDED'
+const DATABASE_ID = 'ORDER_ONCE_DATABASE_ID'
 
 /** The message of a primary to its workers, and that of a worker that cannot start. */
 const CLOSE = 'close'
@@ -71,6 +72,7 @@ function createWorkers(count: number, stores: Stores, log: FastifyBaseLogger) {
     const startedAt = performance.now()
     const worker = cluster.fork({
       DATABASE_URL: stores.databaseUrl,
+      [DATABASE_ID]: stores.databaseId,
       ...(stores.redisUrl && { REDIS_URL: stores.redisUrl }),
       ...(stores.isEmbedded && { [IS_EMBEDDED]: 'yes' }),
     })
@@ -130,8 +132,9 @@ function createWorkers(count: number, stores: Stores, log: FastifyBaseLogger) {
 
 /** For a worker: the stores that its primary has prepared. */
 export function storesOfPrimary({ databaseUrl, redisUrl }: Settings): Stores {
-  if (databaseUrl === undefined) throw new Error('a worker is started by its primary')
-  return { databaseUrl, redisUrl, isEmbedded: process.env[IS_EMBEDDED] === 'yes' }
+  const { [DATABASE_ID]: databaseId, [IS_EMBEDDED]: isEmbedded } = process.env
+  if (!databaseUrl || !databaseId) throw new Error('a worker is started by its primary')
+  return { databaseUrl, databaseId, redisUrl, isEmbedded: isEmbedded === 'yes' }
 }
 
 /** For a worker: calls `close` when its primary closes. */

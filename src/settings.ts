@@ -114,7 +114,7 @@ const TABLE = {
   rateLimitWindowMs: required('RATE_LIMIT_WINDOW_SECONDS', 60, seconds(1, DAY_SECONDS)),
   // At most 30 days: timers and expiry times stay far from their limits.
   responseTtlMs: required('IDEMPOTENCY_TTL_SECONDS', DAY_SECONDS, seconds(1, 30 * DAY_SECONDS)),
-  leaseMs: required('IDEMPOTENCY_LEASE_SECONDS', 30, seconds(1, 3600)),
+  leaseMs: required('IDEMPOTENCY_LEASE_SECONDS', 5, seconds(1, 3600)),
   /** undefined: chosen by the stores that are there */
   idempotencyStore: optional('IDEMPOTENCY_STORE', oneOf('redis', 'postgres', 'memory')),
   /** how long a duplicate waits, unless it prefers another time; longer meets proxies' time-outs */

@@ -89,7 +89,7 @@ test('a start that fails closes what it has opened', async () => {
     return orders
   }
   const settings = parseSettings({ DATABASE_URL: url, IDEMPOTENCY_STORE: 'redis' })
-  const stores = { databaseUrl: url, redisUrl: undefined, isEmbedded: false }
+  const stores = { databaseUrl: url, databaseId: '', redisUrl: undefined, isEmbedded: false }
   const starting = buildApp(settings, SILENT_LOG, { stores, wrapOrders })
   await expect(starting).rejects.toThrow(
     new StartError('IDEMPOTENCY_STORE is redis, but there is no REDIS_URL'),

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
 import * as limits from '../src/limits.ts'
+import { parseSettings } from '../src/settings.ts'
 
 test('the parts of a shutdown, one after the other, fit into its time limit', () => {
   const parts =
@@ -9,6 +10,12 @@ test('the parts of a shutdown, one after the other, fit into its time limit', ()
     limits.POSTGRES_CLOSE_TIMEOUT_MS +
     limits.TRACES_FLUSH_TIMEOUT_MS
   expect(parts).toBeLessThan(limits.SHUTDOWN_TIMEOUT_MS)
+})
+
+test('a claim is renewed in time although one renewal fails', () => {
+  const { leaseMs } = parseSettings({})
+  // The second of the three renewals of a lease.
+  expect((2 * leaseMs) / 3 + limits.REDIS_COMMAND_TIMEOUT_MS).toBeLessThan(leaseMs)
 })
 
 test('Postgres ends a statement before its query times out', () => {

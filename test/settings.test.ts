@@ -16,7 +16,7 @@ describe('the settings', () => {
       rateLimitMax: 10,
       rateLimitWindowMs: 60_000,
       responseTtlMs: 86_400_000,
-      leaseMs: 30_000,
+      leaseMs: 5_000,
       waitMs: 0,
       mismatchStatus: 409,
       keyRetentionDays: 0,

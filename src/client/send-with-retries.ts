@@ -21,7 +21,8 @@ export interface SendOptions {
 }
 
 export const DEFAULTS: SendOptions = {
-  // The back-off between 10 attempts is 43 s at most in total, which fits into maxTimeMs.
+  // The back-off between 10 attempts is 43 s at most in total, which fits into maxTimeMs. A claim that a
+  // killed process left for 5 s ends long before: each 409 has a Retry-After of a second or more.
   maxAttempts: 10,
   // A person at a terminal waits a minute.
   maxTimeMs: 60_000,

@@ -1,6 +1,7 @@
 /** Describes problems for the OpenAPI document, with examples made as the service makes problems. */
 import { problems as keyProblems, type Problem } from '@order-once/idempotency'
 import Type from 'typebox'
+import { RETRY_AFTER_SECONDS } from '../limits.ts'
 import { PROBLEM_CODES, PROBLEMS, PROBLEMS_PATH, type ProblemCode, problems } from './problems.ts'
 
 /** A problem document, in the OpenAPI document `#/components/schemas/Problem`. */
@@ -63,7 +64,7 @@ const createExamples = ({ 'idempotency-key-reused': mismatchStatus = 409 }: Chos
     'method-not-allowed': problems.methodNotAllowed('/orders', 'GET', 'POST'),
     'request-timeout': problems.requestTimeout(),
     'idempotency-key-reused': keyProblems.keyReused(mismatchStatus),
-    'request-in-progress': keyProblems.requestInProgress(),
+    'request-in-progress': keyProblems.requestInProgress(RETRY_AFTER_SECONDS),
     'body-too-large': problems.bodyTooLarge(65_536),
     'unsupported-media-type': problems.contentType(),
     'rate-limit-exceeded': problems.rateLimitExceeded(

@@ -1,4 +1,4 @@
-/** Checks at the start that the database is as the service needs it. */
+/** Checks at the start that the database is as the service needs it, and reads its id. */
 import type postgres from 'postgres'
 import { StartError } from '../start-error.ts'
 import { withDedicatedConnection } from './postgres-session.ts'
@@ -24,6 +24,21 @@ export async function checkDatabase(url: string): Promise<void> {
     for (const [table, rights] of Object.entries(NEEDED_RIGHTS)) {
       await checkTable(client, table, rights)
     }
+  })
+}
+
+/**
+ * Reads the id that the first migration has given the database. A copy of the database has it, too.
+ *
+ * @throws {StartError} if it was deleted
+ */
+export function readDatabaseId(url: string): Promise<string> {
+  return withDedicatedConnection(url, async (client) => {
+    const [row] = await client`select id from public.order_once_database`
+    if (row) return row.id as string
+    const insert =
+      'insert into public.order_once_database values (left(gen_random_uuid()::text, 8))'
+    throw new StartError(`the table public.order_once_database is empty: run \`${insert}\``)
   })
 }
 

@@ -5,8 +5,9 @@ import {
   createRedisStore,
   type IdempotencyStore,
 } from '@order-once/idempotency'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
+import { Counter, type Registry } from 'prom-client'
 import type { Settings } from '../settings.ts'
 import { StartError } from '../start-error.ts'
 import { traceStore } from './trace-idempotency-store.ts'
@@ -16,6 +17,9 @@ declare module 'fastify' {
     idempotencyStore: IdempotencyStore
   }
 }
+
+/** Each request whose key has a foreign record reports it; one warning says it all. */
+const FOREIGN_RECORD_WARNING_INTERVAL_MS = 60_000
 
 /**
  * Chooses the store: the one that the settings name; by default Redis if there is one, else a given
@@ -31,14 +35,14 @@ export function chooseIdempotencyStore(
 
 /** @throws {StartError} if Redis is named and there is none */
 function createIdempotencyStore(
-  { redis, postgres, log }: FastifyInstance,
+  { redis, postgres, stores, metrics, log }: FastifyInstance,
   settings: Settings,
 ): IdempotencyStore {
   const options = {
     ttlMs: settings.responseTtlMs,
     leaseMs: settings.leaseMs,
-    reportCorruptRecord: (_key: string, error: Error) =>
-      log.warn({ err: error }, 'an idempotency record could not be read and was deleted'),
+    database: stores.databaseId,
+    ...createRecordReports(metrics.registry, log),
   }
   switch (chooseIdempotencyStore(settings, redis !== undefined)) {
     case 'redis': {
@@ -56,6 +60,37 @@ function createIdempotencyStore(
   }
 }
 
+/** Counts and logs the records that are not believed. */
+function createRecordReports(registry: Registry, log: FastifyBaseLogger) {
+  const registers = [registry]
+  const corruptRecords = new Counter({
+    name: 'order_once_corrupt_records_total',
+    help: 'Idempotency records that could not be read and were deleted',
+    registers,
+  })
+  const foreignRecords = new Counter({
+    name: 'order_once_foreign_records_total',
+    help: 'Idempotency records of a service on another database, which were not believed',
+    registers,
+  })
+  let nextWarningAt = 0
+  return {
+    reportCorruptRecord: (_key: string, error: Error) => {
+      corruptRecords.inc()
+      log.warn({ err: error }, 'an idempotency record could not be read and was deleted')
+    },
+    reportForeignRecord: () => {
+      foreignRecords.inc()
+      const now = performance.now()
+      if (now < nextWarningAt) return
+      nextWarningAt = now + FOREIGN_RECORD_WARNING_INTERVAL_MS
+      log.warn(
+        'an idempotency record belongs to another database; such requests go on without a claim. Give each service a Redis database of its own',
+      )
+    },
+  }
+}
+
 /** Decorates the app with `idempotencyStore`. */
 export const idempotencyStore = fastifyPlugin(
   async (
@@ -66,5 +101,5 @@ export const idempotencyStore = fastifyPlugin(
     const store = wrap(createIdempotencyStore(app, settings))
     app.decorate('idempotencyStore', app.tracer ? traceStore(store, app.tracer) : store)
   },
-  { name: 'idempotency-store', dependencies: ['postgres', 'redis'] },
+  { name: 'idempotency-store', dependencies: ['stores', 'postgres', 'redis', 'metrics'] },
 )

@@ -2,7 +2,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import type { Settings } from '../settings.ts'
-import { checkDatabase } from './check-database.ts'
+import { checkDatabase, readDatabaseId } from './check-database.ts'
 import { checkRedis } from './check-redis.ts'
 import { locateStores } from './locate.ts'
 import { migrateDatabase } from './migrate.ts'
@@ -19,6 +19,8 @@ declare module 'fastify' {
 /** Where the stores are, ready for connections. */
 export interface Stores {
   databaseUrl: string
+  /** which database the records in a shared Redis belong to */
+  databaseId: string
   /** undefined: there is no Redis */
   redisUrl: string | undefined
   /** whether the database is the embedded one */
@@ -59,13 +61,15 @@ export async function prepareStores(
     await waitUnlessAborted(migrateDatabase(url, log), signal)
     await checkDatabase(url)
     if (redisUrl !== undefined) await waitUnlessAborted(checkRedis(redisUrl, log), signal)
+    const databaseId = await readDatabaseId(url)
+    const place = redisUrl ? describeRedis(redisUrl) : 'the memory of this process'
+    log.info(`rate-limit counters are kept in ${place} (${reason})`)
+    const isEmbedded = databaseUrl === undefined
+    return { stores: { databaseUrl: url, databaseId, redisUrl, isEmbedded }, close }
   } catch (error) {
     await close()
     throw error
   }
-  const place = redisUrl ? describeRedis(redisUrl) : 'the memory of this process'
-  log.info(`rate-limit counters are kept in ${place} (${reason})`)
-  return { stores: { databaseUrl: url, redisUrl, isEmbedded: databaseUrl === undefined }, close }
 }
 
 /** Waits for work that cannot be ended: when the start is aborted, the process ends without it. */

@@ -8,6 +8,7 @@ export function traceStore(store: IdempotencyStore, tracer: Tracer): Idempotency
   const watch = store.watch?.bind(store)
   return {
     leaseMs: store.leaseMs,
+    replayedHeaders: store.replayedHeaders,
     claim: (key, fingerprint, token) =>
       withSpan(tracer, 'claim', async (span) => {
         const claim = await store.claim(key, fingerprint, token)

@@ -1,6 +1,9 @@
 import { describe, expect, test } from 'vitest'
-import { type SendOptions, sendWithRetries } from '../../src/client/send-with-retries.ts'
+import { computeRetryAfterSeconds } from '../../packages/idempotency/src/lease.ts'
+import { computeBackOffMs } from '../../src/client/back-off.ts'
+import { DEFAULTS, type SendOptions, sendWithRetries } from '../../src/client/send-with-retries.ts'
 import { sign, signOrder } from '../../src/client/sign.ts'
+import { parseSettings } from '../../src/settings.ts'
 import { newKey, ORDER, SECRET, send } from '../support/client.ts'
 import { createGate, delayInserts } from '../support/gate.ts'
 import { startService } from '../support/service.ts'
@@ -155,6 +158,39 @@ describe('the wait before a retry', () => {
       'wait 100',
       { at, status: 201, waitMs: undefined },
     ])
+  })
+})
+
+describe('the defaults outlast the lease of a process that was killed after its claim', () => {
+  const { leaseMs } = parseSettings({})
+
+  test.each([
+    ['at once', 0],
+    ['just before its next renewal', leaseMs / 3 - 1],
+  ])('even with the shortest waits, when it was killed %s', async (_name, claimedBeforeMs) => {
+    const { options, waits } = createFakeTime()
+    const leaseEndsAt = options.now() + leaseMs - claimedBeforeMs
+    const respond: Step = (response) => {
+      const remainingMs = leaseEndsAt - options.now()
+      if (remainingMs <= 0) return respondCreated(response)
+      const seconds = computeRetryAfterSeconds(remainingMs, leaseMs)
+      refuseWith(409, 'request-in-progress', { 'retry-after': `${seconds}` })(response)
+    }
+    const { attempts, last } = await sendTo([resetConnection, respond], {
+      ...options,
+      random: () => 0,
+    })
+    expect(last).toMatchObject({ status: 201 })
+    expect(attempts.length).toBeLessThan(DEFAULTS.maxAttempts)
+    const total = waits.reduce((sum, ms) => sum + ms, 0)
+    expect(total).toBeGreaterThanOrEqual(leaseMs - claimedBeforeMs)
+    expect(total).toBeLessThan(leaseMs + 1_000)
+  })
+
+  test('by their back-off alone, on average', () => {
+    const retries = Array.from({ length: DEFAULTS.maxAttempts - 1 }, (_, i) => i + 1)
+    const total = retries.reduce((sum, failures) => sum + computeBackOffMs(failures, () => 0.5), 0)
+    expect(total).toBeGreaterThan(2 * leaseMs)
   })
 })
 

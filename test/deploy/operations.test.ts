@@ -1,9 +1,13 @@
+import { randomUUID } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
-import { formatCompleted } from '../../packages/idempotency/src/stores/record.ts'
+import { createRecordFormat } from '../../packages/idempotency/src/stores/record.ts'
 import { newKey, send } from '../support/client.ts'
+import { mockClock } from '../support/mock-clock.ts'
 import { createTestStores, startInstance } from '../support/service.ts'
+import { hasRedis } from '../support/stores.ts'
+import { until } from '../support/until.ts'
 
 const DOCS = new URL('../../docs/', import.meta.url)
 
@@ -40,10 +44,55 @@ describe('docs/operations.md', () => {
     for (const link of links) expect(anchors).toContain(link)
   })
 
+  test.runIf(hasRedis)(
+    'has a procedure that erases an order, after which its key creates a new one',
+    async () => {
+      const [, section = ''] = page.split('\n## Erase an order\n')
+      const steps = (section.split('\n## ')[0] as string).matchAll(
+        /```sql\n([\s\S]*?)```|DEL (\S+)|^\d\. Wait (\d+) s/gm,
+      )
+      const advanceClock = mockClock()
+      const stores = await createTestStores()
+      const { redis } = stores.redisSpace as NonNullable<typeof stores.redisSpace>
+      const { sql } = stores.database
+      const instances = [await startInstance(stores), await startInstance(stores)] as const
+      const sendTo = ({ port }: { port: number }) => send(port, { key: 'key-001' })
+      const sendToEach = async () => [await sendTo(instances[0]), await sendTo(instances[1])]
+      const erased = await sendTo(instances[0])
+      await until(async () => (await redis.get('idemp:key-001'))?.includes('completed'))
+
+      const done: string[] = []
+      for (const [, statement, record, seconds] of steps) {
+        // Until the record is deleted, both have the response, which they now keep in memory.
+        if (!done.includes('record')) {
+          for (const { text } of await sendToEach()) expect(text).toBe(erased.text)
+        }
+        if (statement) await sql.unsafe(statement)
+        if (record) expect(await redis.del(record)).toBe(1)
+        if (seconds) advanceClock(Number(seconds) * 1000)
+        done.push(statement ? 'row' : record ? 'record' : `${seconds} s`)
+        if (record) {
+          for (const { text } of await sendToEach()) expect(text).toBe(erased.text) // from memory
+          expect(await sql`select id from orders`).toEqual([])
+        }
+      }
+      expect(done).toEqual(['row', '10 s', 'record', '60 s'])
+
+      const replies = await sendToEach()
+      const [order, ...others] = await sql`select id from orders`
+      expect(others).toEqual([])
+      expect(order?.id).not.toBe(erased.json.order.id)
+      for (const { status, json } of replies) {
+        expect([status, json.order.id]).toEqual([201, order?.id])
+      }
+    },
+  )
+
   test('has a procedure that restores lost orders byte for byte from the responses in Redis', async () => {
     const stores = await createTestStores({ redis: false })
     const { sql } = stores.database
-    const { port } = await startInstance(stores)
+    const { port, databaseId } = await startInstance(stores)
+    const { formatCompleted } = createRecordFormat({ database: databaseId })
     const requests = [
       { key: newKey(), body: { user_id: 'u "\\ 1', item: 'Stück\n🍰\u0001', amount: 0.0001 } },
       { key: "k'$*;1", body: { user_id: 'u', item: 'i', amount: 99_999_999_999.9999 } },
@@ -58,6 +107,12 @@ describe('docs/operations.md', () => {
         response: { statusCode: status, headers: {}, body: text },
       }),
     )
+    // Of a service on another database that shares the Redis.
+    const foreignOrder = { ...first[0]?.json.order, id: randomUUID(), idempotency_key: newKey() }
+    const foreignRecord = createRecordFormat({ database: 'another' }).formatCompleted({
+      fingerprint: 'v1:',
+      response: { statusCode: 201, headers: {}, body: JSON.stringify({ order: foreignOrder }) },
+    })
     await sql`delete from orders where user_id <> 'was not lost'`
 
     const blocks = Array.from(page.matchAll(/```sql\n([\s\S]*?)```/g), ([, sql = '']) => sql)
@@ -66,7 +121,7 @@ describe('docs/operations.md', () => {
     expect(copy).toMatch(/^\\copy remembered from responses\.jsonl /) // a command of psql; the loop below copies
     await sql.begin(async (session) => {
       await session.unsafe(create as string)
-      const lines = [...records, '{"state":"in_flight"}']
+      const lines = [...records, foreignRecord, '{"state":"in_flight"}']
       for (const line of lines) await session`insert into remembered values (${line})`
       await session.unsafe(insert.join('\n'))
     })
@@ -75,5 +130,6 @@ describe('docs/operations.md', () => {
     const replays = await Promise.all(requests.map((request) => send(other.port, request)))
     expect(replays.map(({ text }) => text)).toEqual(first.map(({ text }) => text))
     for (const { headers } of replays) expect(headers['idempotency-replayed']).toBe('true')
+    expect(await sql`select id from orders`).toHaveLength(requests.length)
   })
 })

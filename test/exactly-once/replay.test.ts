@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { describe, expect, test } from 'vitest'
 import { fingerprintRequest } from '../../packages/idempotency/src/fingerprint.ts'
@@ -6,6 +7,8 @@ import { createGate, delayInserts } from '../support/gate.ts'
 import { createTestStores, startInstance, startService } from '../support/service.ts'
 import { hasRedis } from '../support/stores.ts'
 import { until } from '../support/until.ts'
+
+const FINGERPRINT = fingerprintRequest({ method: 'POST', path: '/orders', body: ORDER })
 
 describe.each(hasRedis ? ['memory', 'redis'] : ['memory'])(
   'a repeat, with records in %s',
@@ -210,7 +213,7 @@ describe.runIf(hasRedis)('the claim of a process that was killed', () => {
   const claim = { state: 'in_flight', token: 'of the killed process', created_at: '' }
 
   test('does not hide an order that it has created', async () => {
-    const { port, redisSpace } = await startService({ redis: true })
+    const { port, redisSpace, databaseId: database } = await startService({ redis: true })
     const key = newKey()
     const first = await send(port, { key })
     const { payload_hash } = await until(async () => {
@@ -218,7 +221,7 @@ describe.runIf(hasRedis)('the claim of a process that was killed', () => {
       return text.includes('completed') && JSON.parse(text)
     })
     const leaveClaim = (payload_hash: string) =>
-      redisSpace?.redis.set(`idemp:${key}`, JSON.stringify({ ...claim, payload_hash }))
+      redisSpace?.redis.set(`idemp:${key}`, JSON.stringify({ ...claim, database, payload_hash }))
 
     await leaveClaim(payload_hash)
     expect(await send(port, { key })).toMatchObject({ status: 201, text: first.text })
@@ -231,16 +234,90 @@ describe.runIf(hasRedis)('the claim of a process that was killed', () => {
   })
 
   test('is 409 without an order, until its lease ends', async () => {
-    const { port, redisSpace } = await startService({ redis: true })
+    const { port, redisSpace, databaseId: database } = await startService({ redis: true })
     const key = newKey()
-    const payload_hash = fingerprintRequest({ method: 'POST', path: '/orders', body: ORDER })
-    const record = JSON.stringify({ ...claim, payload_hash })
+    const record = JSON.stringify({ ...claim, database, payload_hash: FINGERPRINT })
     await redisSpace?.redis.set(`idemp:${key}`, record, 'EX', 60)
     const reply = await send(port, { key })
     expect(reply).toMatchObject({ status: 409, json: { code: 'request-in-progress' } })
     expect(reply.headers['retry-after']).toMatch(/^[1-9]\d*$/)
     await redisSpace?.redis.pexpire(`idemp:${key}`, 1)
     await until(async () => (await send(port, { key })).status === 201)
+  })
+})
+
+const stores = [
+  { kind: 'redis', name: 'Redis' },
+  { kind: 'postgres', name: 'Postgres' },
+].filter(({ kind }) => hasRedis || kind !== 'redis')
+
+describe.each(stores)('a claim in $name that a dead process left', ({ kind }) => {
+  test('is refused with the rest of its lease as Retry-After, and a client that obeys gets its 201', async () => {
+    const gate = createGate()
+    const stores = await createTestStores({ redis: kind === 'redis' })
+    const env = { IDEMPOTENCY_STORE: kind, IDEMPOTENCY_LEASE_SECONDS: '4' }
+    const { port } = await startInstance(stores, { env })
+    const dead = await startInstance(stores, {
+      env,
+      wrapOrders: delayInserts(gate),
+      // A process that is dead neither renews nor completes nor releases.
+      wrapIdempotencyStore: (store) => ({
+        ...store,
+        renew: async () => true,
+        complete: async () => {},
+        release: async () => {},
+      }),
+    })
+    const key = newKey()
+    open(dead.port, { key }).on('error', () => {})
+    await until(() => gate.arrived === 1)
+
+    expect((await send(port, { key })).headers['retry-after']).toBe('1')
+    // A claim that is renewed on time has at least 2.1 of its 4 seconds.
+    const refused = await until(async () => {
+      const reply = await send(port, { key })
+      return reply.headers['retry-after'] !== '1' && reply
+    })
+    expect(refused).toMatchObject({ status: 409, json: { code: 'request-in-progress' } })
+    expect(refused.headers['retry-after']).toMatch(/^[23]$/)
+    await sleep(Number(refused.headers['retry-after']) * 1000)
+    const reply = await send(port, { key })
+    expect(reply.status).toBe(201)
+    expect(reply.headers['idempotency-replayed']).toBeUndefined()
+    expect(await stores.database.sql`select id from orders`).toHaveLength(1)
+    gate.open()
+  })
+})
+
+describe.runIf(hasRedis)('a response in Redis that must not be sent', () => {
+  test.each([
+    ['has the header Transfer-Encoding', { headers: { 'transfer-encoding': 'chunked' } }],
+    ['has the header Set-Cookie', { headers: { 'set-cookie': 'session=1' } }],
+    ['has the status 999999', { status_code: 999_999 }],
+    ['has a line break in a header', { headers: { location: '/\r\nset-cookie: session=1' } }],
+  ])('is not sent if it %s: the request gets the response of its order', async (_name, changes) => {
+    const { port, app, redisSpace, countOrders, logLines } = await startService({ redis: true })
+    const key = newKey()
+    const first = await send(port, { key })
+    const readRecord = async () => (await redisSpace?.redis.get(`idemp:${key}`)) ?? ''
+    const record = await until(async () => {
+      const text = await readRecord()
+      return text.includes('completed') && text
+    })
+    await redisSpace?.redis.set(
+      `idemp:${key}`,
+      JSON.stringify({ ...JSON.parse(record), ...changes }),
+    )
+
+    const repeat = await send(port, { key })
+    expect(repeat).toMatchObject({ status: 201, text: first.text })
+    expect(repeat.headers['content-type']).toBe(first.headers['content-type'])
+    expect(repeat.headers['set-cookie']).toBeUndefined()
+    expect(await countOrders()).toBe(1)
+    expect(await app.metrics.read()).toContain('order_once_corrupt_records_total 1')
+    const lines = logLines.filter(({ msg }) => /could not be read/.test(String(msg)))
+    expect(lines).toMatchObject([{ level: 40 }])
+    await until(async () => JSON.parse((await readRecord()) || '{}').status_code === 201)
   })
 })
 

@@ -180,11 +180,12 @@ describe.runIf(hasRedis)('duplicates that wait, on Redis', () => {
 
   test('take over from a process that was killed when its lease ends', async () => {
     const stores = await createTestStores()
-    const { port } = await startInstance(stores)
+    const { port, databaseId } = await startInstance(stores)
     const key = newKey()
     const payload_hash = fingerprintRequest({ method: 'POST', path: '/orders', body: ORDER })
     const claim = {
       state: 'in_flight',
+      database: databaseId,
       token: 'of the killed process',
       payload_hash,
       created_at: '',

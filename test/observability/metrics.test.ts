@@ -39,6 +39,8 @@ describe('GET /metrics', () => {
       ['order_once_claims_released_total', 'counter'],
       ['order_once_waiting_duplicates', 'gauge'],
       ['order_once_row_mismatches_total', 'counter'],
+      ['order_once_corrupt_records_total', 'counter'],
+      ['order_once_foreign_records_total', 'counter'],
       ['order_once_redis_degraded', 'gauge'],
       ['order_once_redis_errors_total', 'counter'],
       ['order_once_insert_batch_size', 'histogram'],

@@ -1,6 +1,6 @@
 import postgres from 'postgres'
 import { describe, expect, inject, onTestFinished, test } from 'vitest'
-import { checkDatabase } from '../../src/stores/check-database.ts'
+import { checkDatabase, readDatabaseId } from '../../src/stores/check-database.ts'
 import { migrateDatabase } from '../../src/stores/migrate.ts'
 import { send } from '../support/client.ts'
 import { administer } from '../support/database.ts'
@@ -65,6 +65,17 @@ describe('the check of the database at the start', () => {
       /^the role role_\w+ may not insert in public\.orders: run `grant insert on public\.orders to role_\w+`$/,
     )
   })
+})
+
+test('a database whose id was deleted is refused, with the statement that gives it one', async () => {
+  const url = await createEmptyDatabase()
+  await migrateDatabase(url, SILENT_LOG)
+  await administer(url, (sql) => sql`delete from order_once_database`)
+  const refused = await readDatabaseId(url).catch((error: Error) => error.message)
+  expect(refused).toMatch(/^the table public\.order_once_database is empty: run `insert into .+`$/)
+  const [, statement = ''] = /`(.+)`/.exec(String(refused)) ?? []
+  await administer(url, (sql) => sql.unsafe(statement))
+  expect(await readDatabaseId(url)).toMatch(/^[0-9a-f]{8}$/)
 })
 
 test('a role with the documented rights runs the service on a database that another role migrated', async () => {

@@ -4,6 +4,7 @@ import { pino } from 'pino'
 import { onTestFinished } from 'vitest'
 import { buildApp, type Overrides } from '../../src/app.ts'
 import { parseSettings } from '../../src/settings.ts'
+import { readDatabaseId } from '../../src/stores/check-database.ts'
 import { emptyDatabase, emptyRedisSpace } from './stores.ts'
 
 /** Enough for a test that is not about the limit. */
@@ -46,7 +47,8 @@ export async function startInstance(
     { level: settings.logLevel, base: null },
     { write: (line) => void logLines.push(JSON.parse(line)) },
   )
-  const stores = { databaseUrl, redisUrl, isEmbedded: false }
+  const databaseId = await readDatabaseId(databaseUrl)
+  const stores = { databaseUrl, databaseId, redisUrl, isEmbedded: false }
   const app = await buildApp(settings, logger, { stores, ...overrides })
   await app.listen({ host: '127.0.0.1', port: 0 })
   onTestFinished(() => app.close())
@@ -57,7 +59,7 @@ export async function startInstance(
       ?.get()
     return metric?.values[0]?.value ?? 0
   }
-  return { app, port, logLines, waiting }
+  return { app, port, logLines, waiting, databaseId }
 }
 
 /** Starts an instance on the test file's stores, emptied; with Redis only if `redis` is true. */

@@ -56,7 +56,7 @@ export function refuseMismatch(request: IdempotentRequest): Problem {
 }
 
 /** Sets the outcome. @returns the refusal of a duplicate of a request in flight */
-export function refuseInProgress(request: IdempotentRequest): Problem {
+export function refuseInProgress(request: IdempotentRequest, retryAfterSeconds: number): Problem {
   request.outcome = 'in_progress'
-  return problems.requestInProgress()
+  return problems.requestInProgress(retryAfterSeconds)
 }

@@ -24,11 +24,14 @@ export {
   deleteExpiredRecords,
   type RunQuery,
 } from './stores/postgres-store.ts'
+export type { RecordOptions } from './stores/record.ts'
 export { createRedisStore, getRecordName } from './stores/redis-store.ts'
-export type {
-  Claim,
-  CompletedRequest,
-  IdempotencyStore,
-  ReportCorruptRecord,
-  StoredResponse,
+export {
+  type Claim,
+  type CompletedRequest,
+  ForeignRecordError,
+  type IdempotencyStore,
+  type ReportCorruptRecord,
+  type ReportForeignRecord,
+  type StoredResponse,
 } from './stores/store.ts'

@@ -7,13 +7,14 @@ import type { IdempotencyStore } from './stores/store.ts'
 /** Leaves two chances to renew a lease after a renewal that failed. */
 const RENEWALS_PER_LEASE = 3
 
+/** A renewal may be so late, since its process or the store is busy. */
+const MAX_RENEWAL_DELAY_MS = 500
+
 export interface LeaseOptions {
   store: IdempotencyStore
   /** whether a response with this status is stored */
   remembers: (statusCode: number) => boolean
   maxBodyBytes: number
-  /** in lower case */
-  replayedHeaders: string[]
   /** whether a durable record protects the key, so that a failure of the store is no warning */
   isRecoverable: boolean
   onRelease: () => void
@@ -32,7 +33,7 @@ export function startLease(
   reply: FastifyReply,
   options: LeaseOptions,
 ): StoreOrRelease {
-  const { store, remembers, maxBodyBytes, replayedHeaders, isRecoverable, onRelease } = options
+  const { store, remembers, maxBodyBytes, isRecoverable, onRelease } = options
   const { storeKey, fingerprint, token } = current
   let state: 'active' | 'completed' | 'released' = 'active'
 
@@ -92,8 +93,21 @@ export function startLease(
     const body = sent ?? '' // a 204 has no payload
     if (!isStorable(body)) return releaseKey()
     if (!end('completed')) return
-    const headers = readReplayedHeaders(reply, replayedHeaders)
+    const headers = readReplayedHeaders(reply, store.replayedHeaders)
     const response = { statusCode: reply.statusCode, headers, body }
     store.complete(storeKey, token, { fingerprint, response }).catch(logFailure)
   }
+}
+
+/**
+ * Computes when to repeat a request whose key another one has claimed. A claim that is renewed on time
+ * may be completed at any moment. The process of any other has probably died: its key is free when the
+ * lease ends.
+ *
+ * @param remainingMs what is left of the lease
+ * @returns whole seconds, at least 1
+ */
+export function computeRetryAfterSeconds(remainingMs: number, leaseMs: number): number {
+  const leastIfRenewedMs = leaseMs - leaseMs / RENEWALS_PER_LEASE - MAX_RENEWAL_DELAY_MS
+  return remainingMs > leastIfRenewedMs ? 1 : Math.max(1, Math.ceil(remainingMs / 1000))
 }

@@ -12,11 +12,15 @@ import {
   refuseInProgress,
   refuseMismatch,
 } from './idempotent-request.ts'
-import { type StoreOrRelease, startLease } from './lease.ts'
+import { computeRetryAfterSeconds, type StoreOrRelease, startLease } from './lease.ts'
 import { parsePreferredWait } from './prefer-header.ts'
 import { problems } from './problems.ts'
-import { checkReplayedHeaders, DEFAULT_REPLAYED_HEADERS } from './replayed-headers.ts'
-import type { Claim, CompletedRequest, IdempotencyStore } from './stores/store.ts'
+import {
+  type Claim,
+  type CompletedRequest,
+  ForeignRecordError,
+  type IdempotencyStore,
+} from './stores/store.ts'
 import { type Waiter, WaitQueue } from './wait-queue.ts'
 
 declare module 'fastify' {
@@ -47,8 +51,6 @@ export interface IdempotencyOptions {
   remembers?: (statusCode: number) => boolean
   /** the largest response body that is stored, in bytes; default: 1 MiB */
   maxBodyBytes?: number
-  /** the headers of a response that its replays repeat; default: `DEFAULT_REPLAYED_HEADERS` */
-  replayedHeaders?: string[]
   /** 409, or the 422 of draft-ietf-httpapi-idempotency-key-header-07 §2.7; default: 409 */
   mismatchStatus?: 409 | 422
   /** how long a claim may take, in ms; default: 1000 */
@@ -68,6 +70,9 @@ export interface IdempotencyOptions {
   onWaitersChange?: (count: number) => void
 }
 
+/** What came of a claim; `unclaimed`: the handler runs without one, and `recover` protects the key. */
+type ClaimResult = Claim | { state: 'unclaimed' }
+
 /** The longest wait that a client is granted: proxies end longer ones. */
 export const MAX_WAIT_SECONDS = 30
 
@@ -85,7 +90,6 @@ export const idempotency = fastifyPlugin(
       store,
       remembers: options.remembers ?? ((statusCode: number) => statusCode < 500),
       maxBodyBytes: options.maxBodyBytes ?? 1024 * 1024,
-      replayedHeaders: checkReplayedHeaders(options.replayedHeaders ?? DEFAULT_REPLAYED_HEADERS),
       isRecoverable: recover !== undefined,
       onRelease: options.onRelease ?? (() => {}),
     }
@@ -111,12 +115,15 @@ export const idempotency = fastifyPlugin(
       let claim = await claimOrRecover(current, request)
       const timeoutMs = readWaitTimeout(request, reply)
       if (claim.state === 'in_flight' && timeoutMs > 0) {
-        claim = await waitForResponse(current, request, reply, timeoutMs)
+        claim = await waitForResponse(current, request, reply, timeoutMs, claim)
       }
       switch (claim.state) {
         case 'new':
           current.outcome = 'new'
           request[storeOrRelease] = startLease(current, request, reply, lease)
+          return
+        case 'unclaimed':
+          current.outcome = 'new'
           return
         case 'completed': {
           const { statusCode, headers, body } = claim.response
@@ -125,7 +132,10 @@ export const idempotency = fastifyPlugin(
         case 'mismatch':
           throw refuseMismatch(current)
         case 'in_flight':
-          throw refuseInProgress(current)
+          throw refuseInProgress(
+            current,
+            computeRetryAfterSeconds(claim.remainingMs, store.leaseMs),
+          )
       }
     })
 
@@ -150,10 +160,11 @@ export const idempotency = fastifyPlugin(
     async function claimOrRecover(
       current: IdempotentRequest,
       request: FastifyRequest,
-    ): Promise<Claim> {
+    ): Promise<ClaimResult> {
       const claim = await claimKey(current, request)
       if (claim.state === 'completed') current.outcome = 'replayed_cache'
-      if (claim.state === 'new' || claim.state === 'completed' || !recover) return claim
+      if (claim.state !== 'in_flight' && claim.state !== 'mismatch') return claim
+      if (!recover) return claim
       if (claim.state === 'mismatch' && claim.isCompleted) return claim
       // The claim may be that of a dead process, or of a body that is about to be refused.
       const recovered = await recover(current.key, request)
@@ -163,7 +174,10 @@ export const idempotency = fastifyPlugin(
     }
 
     /** @throws {Problem} `store-unavailable`, if only the store can keep the request to one run */
-    async function claimKey(current: IdempotentRequest, request: FastifyRequest): Promise<Claim> {
+    async function claimKey(
+      current: IdempotentRequest,
+      request: FastifyRequest,
+    ): Promise<ClaimResult> {
       const { storeKey, fingerprint, token } = current
       const claim = store.claim(storeKey, fingerprint, token)
       if ('state' in claim) return claim
@@ -171,7 +185,7 @@ export const idempotency = fastifyPlugin(
         return await withDeadline(claim, storeTimeoutMs, 'the idempotency store did not respond')
       } catch (error) {
         request.log.debug({ err: error }, 'the key could not be claimed')
-        if (recover) return { state: 'new' }
+        if (recover) return { state: error instanceof ForeignRecordError ? 'unclaimed' : 'new' }
         void releaseUncertainClaim(claim, current, request)
         throw problems.storeUnavailable()
       }
@@ -198,15 +212,20 @@ export const idempotency = fastifyPlugin(
       return seconds * 1000
     }
 
-    /** Waits for the response of the first request; if that fails, claims the key itself. */
+    /**
+     * Waits for the response of the first request; if that fails, claims the key itself.
+     *
+     * @param inFlight the result if there is no place to wait
+     */
     async function waitForResponse(
       current: IdempotentRequest,
       request: FastifyRequest,
       reply: FastifyReply,
       timeoutMs: number,
-    ): Promise<Claim> {
+      inFlight: ClaimResult,
+    ): Promise<ClaimResult> {
       const waiter = await waiters.add(current.storeKey, timeoutMs)
-      if (waiter === undefined) return { state: 'in_flight' }
+      if (waiter === undefined) return inFlight
       const onClose = () => waiter.end()
       reply.raw.once('close', onClose)
       if (reply.raw.closed) waiter.end() // the client disconnected before the line above
@@ -222,7 +241,7 @@ export const idempotency = fastifyPlugin(
       current: IdempotentRequest,
       request: FastifyRequest,
       waiter: Waiter,
-    ): Promise<Claim> {
+    ): Promise<ClaimResult> {
       for (let isWaiting = true; ; isWaiting = await waiter.waitForChange()) {
         const claim = await claimOrRecover(current, request)
         if (claim.state === 'completed') current.outcome = 'waited'

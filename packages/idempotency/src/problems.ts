@@ -14,7 +14,7 @@ export const PROBLEM_TYPES = {
   'store-unavailable': { status: 503, title: 'The Idempotency-Key cannot be checked now' },
 } as const satisfies Record<string, ProblemType>
 
-/** In seconds. Most requests are completed, and most stores respond again, within one second. */
+/** In seconds: the least that the header can say. Most stores respond again within a second. */
 const RETRY_AFTER = { 'retry-after': '1' }
 
 const create = (code: keyof typeof PROBLEM_TYPES, detail: string, headers = {}) =>
@@ -36,11 +36,12 @@ export const problems = {
       { ...PROBLEM_TYPES['idempotency-key-reused'], status },
       'Idempotency-Key was first sent with another request; choose a new key for a new request.',
     ),
-  requestInProgress: () =>
+  /** @param retryAfterSeconds when its response or the key is expected */
+  requestInProgress: (retryAfterSeconds: number) =>
     create(
       'request-in-progress',
       'The same request under this Idempotency-Key is still in progress; repeat it later.',
-      RETRY_AFTER,
+      { 'retry-after': `${retryAfterSeconds}` },
     ),
   storeUnavailable: () =>
     create(

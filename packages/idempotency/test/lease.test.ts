@@ -56,6 +56,34 @@ describe('a lease', () => {
     expect(warnings).toEqual([])
   })
 
+  test('is renewed on time: duplicates are asked to repeat after a second', async () => {
+    const { store, pass, passWithoutHeartbeat } = createAgingStore()
+    const { app, gate, slow } = await startSlowRequest(store)
+    const readRetryAfter = async () => (await post(app)).headers['retry-after']
+    expect(await readRetryAfter()).toBe('1')
+    await pass(LEASE_MS / 3)
+    expect(await readRetryAfter()).toBe('1')
+    passWithoutHeartbeat(LEASE_MS / 3) // the next renewal is due now
+    expect(await readRetryAfter()).toBe('1')
+    gate.open()
+    await slow
+  })
+
+  test('is not renewed by a dead process: duplicates are asked to repeat when it ends', async () => {
+    const { store, passWithoutHeartbeat } = createAgingStore()
+    const { app, runs } = await createApp(() => 'done', { store, fingerprint: () => 'f' })
+    const readRetryAfter = async () => Number((await post(app)).headers['retry-after'])
+    await store.claim('key', 'f', 'of a dead process')
+    passWithoutHeartbeat(LEASE_MS / 3 + 501)
+    const seconds = await readRetryAfter()
+    expect(seconds).toBe(Math.ceil(((LEASE_MS * 2) / 3 - 501) / 1000))
+    passWithoutHeartbeat((seconds - 1) * 1000)
+    expect(await readRetryAfter()).toBe(1)
+    passWithoutHeartbeat(1000)
+    expect((await post(app)).body).toBe('done')
+    expect(runs()).toBe(1)
+  })
+
   test('ends when the handler throws', async () => {
     const { store } = createAgingStore()
     const { gate, slow } = await startSlowRequest(store, () => {
@@ -151,7 +179,7 @@ describe('a renewal that is still in flight when the lease ends', () => {
     await slow
     renewals.open()
     await vi.advanceTimersByTimeAsync(0)
-    expect(await store.claim('key', 'f', 'other')).toEqual({ state: 'in_flight' })
+    expect(await store.claim('key', 'f', 'other')).toMatchObject({ state: 'in_flight' })
     completions.open()
     await until(async () => (await post(app)).headers['idempotency-replayed'] === 'true')
     expect(releases).toEqual([])

@@ -9,7 +9,7 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import { freePort } from '../../../src/stores/embedded/free-port.ts'
 import { createGate } from '../../../test/support/gate.ts'
 import { until } from '../../../test/support/until.ts'
-import { type IdempotencyStore, idempotency } from '../src/index.ts'
+import { ForeignRecordError, type IdempotencyStore, idempotency } from '../src/index.ts'
 import { createApp, memoryStore, post } from './support/app.ts'
 
 describe('the idempotency plugin', () => {
@@ -33,12 +33,10 @@ describe('the idempotency plugin', () => {
     expect(repeat.headers['x-own']).toBeUndefined()
   })
 
-  test('replays the headers of its options', async () => {
+  test('replays the headers that its store keeps', async () => {
     const { app } = await createApp(
       (_request, reply) => reply.header('X-Own', 'own').send('done'),
-      {
-        replayedHeaders: ['X-Own'],
-      },
+      { store: memoryStore({ replayedHeaders: ['X-Own'] }) },
     )
     await post(app)
     expect((await post(app)).headers['x-own']).toBe('own')
@@ -52,12 +50,10 @@ describe('the idempotency plugin', () => {
     'X-RateLimit-Remaining',
     'RateLimit-Reset',
     'Retry-After',
-  ])('never replays %s: it is an error in the options', async (name) => {
-    await expect(
-      Promise.resolve(
-        fastify().register(idempotency, { store: memoryStore(), replayedHeaders: [name] }),
-      ),
-    ).rejects.toThrow(`the header ${name.toLowerCase()} must not be replayed`)
+  ])('never replays %s: it is an error in the options of a store', (name) => {
+    expect(() => memoryStore({ replayedHeaders: [name] })).toThrow(
+      `the header ${name.toLowerCase()} must not be replayed`,
+    )
   })
 
   test('does not replay a cookie', async () => {
@@ -280,6 +276,30 @@ describe('the idempotency plugin', () => {
     const { app, runs } = await createApp(() => 'done', { store, recover: async () => undefined })
     expect((await post(app)).body).toBe('done')
     expect(runs()).toBe(1)
+  })
+
+  test('runs the handler without a claim if the record belongs to another database', async () => {
+    const touched: string[] = []
+    const store: IdempotencyStore = {
+      ...memoryStore(),
+      claim: () => Promise.reject(new ForeignRecordError('the record belongs to another database')),
+      renew: async () => touched.push('renewed') > 0,
+      complete: async () => void touched.push('completed'),
+      release: async () => void touched.push('released'),
+    }
+    const { app, runs } = await createApp(() => 'done', { store, recover: async () => undefined })
+    const reply = await post(app, { a: 1 }, { prefer: 'wait=1' })
+    expect(reply.body).toBe('done')
+    expect(reply.headers['idempotency-replayed']).toBeUndefined()
+    expect(runs()).toBe(1)
+    expect(touched).toEqual([])
+  })
+
+  test('refuses with 503 if the record belongs to another database and nothing else is durable', async () => {
+    const claim = () => Promise.reject(new ForeignRecordError('another database'))
+    const { app, runs } = await createApp(() => 'done', { store: { ...memoryStore(), claim } })
+    expect((await post(app)).json().code).toBe('store-unavailable')
+    expect(runs()).toBe(0)
   })
 
   test('sends a response that cannot be stored', async () => {

@@ -1,4 +1,5 @@
 /** A store in the memory of this process: for one process, in development and in tests. */
+import { checkReplayedHeaders, DEFAULT_REPLAYED_HEADERS } from '../replayed-headers.ts'
 import { claimCompleted, ResponseCache } from './response-cache.ts'
 import type { Claim, IdempotencyStore } from './store.ts'
 
@@ -19,18 +20,20 @@ interface InFlight {
  * Creates a bounded store in memory: beyond its size the responses that were used longest ago are
  * dropped, and further claims are refused.
  *
- * @param options `leaseMs`: how long a claim lasts; `ttlMs`: how long a response is kept; `maxEntries`:
- * of claims, and of responses; `maxBytes`: of all responses, roughly; `now`: a clock in ms that never
- * goes back
+ * @param options `leaseMs`: how long a claim lasts; `ttlMs`: how long a response is kept;
+ * `replayedHeaders`: the headers that are stored and replayed; `maxEntries`: of claims, and of responses;
+ * `maxBytes`: of all responses, roughly; `now`: a clock in ms that never goes back
  */
 export function createMemoryStore(options: {
   leaseMs: number
   ttlMs: number
+  replayedHeaders?: string[]
   maxEntries?: number
   maxBytes?: number
   now?: () => number
 }): IdempotencyStore {
   const { leaseMs, ttlMs, now = () => performance.now() } = options
+  const { replayedHeaders = DEFAULT_REPLAYED_HEADERS } = options
   const { maxEntries = DEFAULT_MAX_ENTRIES, maxBytes = DEFAULT_MAX_BYTES } = options
   const claims = new Map<string, InFlight>()
   const responses = new ResponseCache({ maxEntries, maxBytes, now })
@@ -68,6 +71,7 @@ export function createMemoryStore(options: {
 
   return {
     leaseMs,
+    replayedHeaders: checkReplayedHeaders(replayedHeaders),
 
     async claim(key, fingerprint, token): Promise<Claim> {
       const completed = responses.get(key)
@@ -75,7 +79,7 @@ export function createMemoryStore(options: {
       const claim = findClaim(key)
       if (claim && claim.token !== token) {
         if (claim.fingerprint !== fingerprint) return { state: 'mismatch', isCompleted: false }
-        return { state: 'in_flight' }
+        return { state: 'in_flight', remainingMs: claim.expiresAt - now() }
       }
       if (!claim && claims.size >= maxEntries) throw new Error('too many keys are claimed at once')
       putClaim(key, fingerprint, token)

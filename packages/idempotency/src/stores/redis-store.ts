@@ -2,12 +2,13 @@
 import type { Redis } from 'ioredis'
 import { ConcurrencyLimit } from '../batcher.ts'
 import { createScriptBatcher, defineKeyScript, type RunCall } from '../script-batcher.ts'
-import { formatClaim, formatCompleted, parseRecord, readResponse } from './record.ts'
+import { createRecordFormat, type RecordOptions, readResponse } from './record.ts'
 import { createRedisWatcher } from './redis-watcher.ts'
 import { cacheRepeats } from './response-cache.ts'
-import type { Claim, IdempotencyStore, ReportCorruptRecord } from './store.ts'
+import type { Claim, IdempotencyStore } from './store.ts'
 
-// Each change is published to the channel that has the name of the key, for waiting duplicates.
+// Each change is published to the channel that has the name of the key, for waiting duplicates. By pcall:
+// without the right to the channel they poll, and the call itself must not fail.
 
 /** For each key: the record that was there, or nil, and its remaining time in ms; or an error. */
 const CLAIM = `
@@ -38,7 +39,7 @@ for i, key in ipairs(KEYS) do
     replies[i] = found.err and found or 0
   else
     local stored = redis.pcall('SET', key, record, 'PX', ttl)
-    if not stored.err then redis.call('PUBLISH', key, 'completed') end
+    if not stored.err then redis.pcall('PUBLISH', key, 'completed') end
     replies[i] = stored.err and stored or 1
   end
 end
@@ -56,7 +57,7 @@ const RELEASE = `${IS_OWNER}
 local found = redis.call('GET', KEYS[1])
 if not found or not is_owner(found, ARGV[1]) then return 0 end
 redis.call('DEL', KEYS[1])
-redis.call('PUBLISH', KEYS[1], 'released')
+redis.pcall('PUBLISH', KEYS[1], 'released')
 return 1`
 
 /** Deletes the record with these bytes. */
@@ -81,21 +82,20 @@ interface Found {
  * is opened when it is first needed and closed with the given one. The claims of one turn of the event
  * loop go to Redis in one call, and so do the responses.
  *
- * @param options `leaseMs`: how long a claim lasts; `ttlMs`: how long a response is kept;
- * `reportCorruptRecord`: called with each record that cannot be read; `runCall`: runs each call, or
- * refuses it; `limit`: of the calls to this Redis, which other batchers may share
+ * @param options `leaseMs`: how long a claim lasts; `ttlMs`: how long a response is kept; `runCall`: runs
+ * each call, or refuses it; `limit`: of the calls to this Redis, which other batchers may share
  */
 export function createRedisStore(
   redis: Redis,
-  options: {
+  options: RecordOptions & {
     leaseMs: number
     ttlMs: number
-    reportCorruptRecord?: ReportCorruptRecord
     runCall?: RunCall
     limit?: ConcurrencyLimit
   },
 ): IdempotencyStore {
-  const { leaseMs, ttlMs, reportCorruptRecord } = options
+  const { leaseMs, ttlMs } = options
+  const records = createRecordFormat(options)
   const { runCall = (call) => call(), limit = new ConcurrencyLimit(1) } = options
   const batching = { maxKeys: MAX_KEYS_PER_CALL, limit, runCall }
   const renewKey = defineKeyScript(redis, 'renewRecord', RENEW)
@@ -133,9 +133,9 @@ export function createRedisStore(
   async function claim(key: string, fingerprint: string, token: string): Promise<Claim> {
     const name = getRecordName(key)
     for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
-      const found = await claimKey({ name, record: formatClaim(fingerprint, token) })
+      const found = await claimKey({ name, record: records.formatClaim(fingerprint, token) })
       if (found === undefined) return { state: 'new' }
-      const record = parseRecord(key, found.text, reportCorruptRecord)
+      const record = records.parse(key, found.text)
       if (record === undefined) {
         await deleteCorrupt(name, found.text)
         continue
@@ -147,8 +147,9 @@ export function createRedisStore(
       if (record.payload_hash !== fingerprint) {
         return { state: 'mismatch', isCompleted: record.state === 'completed' }
       }
-      if (record.state === 'in_flight') return { state: 'in_flight' }
-      return { state: 'completed', response: readResponse(record), remainingMs: found.remainingMs }
+      const { remainingMs } = found
+      if (record.state === 'in_flight') return { state: 'in_flight', remainingMs }
+      return { state: 'completed', response: readResponse(record), remainingMs }
     }
     throw new Error(`the key could not be claimed in ${MAX_ATTEMPTS} attempts`)
   }
@@ -160,18 +161,19 @@ export function createRedisStore(
   }
 
   async function renew(key: string, fingerprint: string, token: string): Promise<boolean> {
-    const record = formatClaim(fingerprint, token)
+    const record = records.formatClaim(fingerprint, token)
     const renewed = await runCall(() => renewKey(getRecordName(key), token, record, leaseMs))
     return renewed === 1
   }
 
   return {
     leaseMs,
+    replayedHeaders: records.replayedHeaders,
     claim: cacheRepeats(claim),
     renew,
 
     complete: (key, token, request) =>
-      completeKey({ name: getRecordName(key), token, record: formatCompleted(request) }),
+      completeKey({ name: getRecordName(key), token, record: records.formatCompleted(request) }),
 
     async release(key, token) {
       await runCall(() => releaseKey(getRecordName(key), token))

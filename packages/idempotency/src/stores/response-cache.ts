@@ -70,8 +70,8 @@ export function claimCompleted(request: CompletedRequest, fingerprint: string): 
 
 /**
  * Puts a cache in front of a store's `claim`. It keeps the responses that were repeated, for as long as
- * the store keeps them, at most `MAX_CACHE_MS`: they never change, so the next repeats do not need the store. (Responses that
- * are never repeated, as most are, would only pass through memory.)
+ * the store keeps them, at most `MAX_CACHE_MS`: they never change, so the next repeats do not need the
+ * store. (Responses that are never repeated, as most are, would only pass through memory.)
  *
  * @param options `maxBytes`: of all responses, roughly; `now`: a clock in ms that never goes back
  */

@@ -19,8 +19,8 @@ export type Claim =
   | { state: 'new' }
   /** the same request, completed; `remainingMs`: how long the store will keep it, if it can say */
   | { state: 'completed'; response: StoredResponse; remainingMs?: number }
-  /** the same request, in flight elsewhere */
-  | { state: 'in_flight' }
+  /** the same request, in flight elsewhere; `remainingMs`: what is left of the lease of its claim */
+  | { state: 'in_flight'; remainingMs: number }
   /** another request, completed or in flight */
   | { state: 'mismatch'; isCompleted: boolean }
 
@@ -43,11 +43,15 @@ export interface IdempotencyStore {
   /** how long a claim lasts, in ms */
   readonly leaseMs: number
 
+  /** the headers that are stored with a response, in lower case; replays repeat no others */
+  readonly replayedHeaders: string[]
+
   /**
    * Claims the key, or reports the record that prevents it and changes nothing. A record with the same
    * token is this claim, sent twice: the result is `new`.
    *
    * @returns a promise, unless this process has the response in memory
+   * @throws {ForeignRecordError} if the record belongs to another database; nothing was claimed
    * @throws if the store fails; whether the claim was made is then unknown
    */
   claim(key: string, fingerprint: string, token: string): Claim | Promise<Claim>
@@ -85,5 +89,13 @@ export interface IdempotencyStore {
   watch?(key: string, onChange: () => void): Promise<() => void>
 }
 
+/** The record under the key belongs to a service on another database, which shares the store. */
+export class ForeignRecordError extends Error {
+  override name = 'ForeignRecordError'
+}
+
 /** Called with a record that could not be read and was deleted. */
 export type ReportCorruptRecord = (key: string, error: Error) => void
+
+/** Called with the key of a record that belongs to another database and was left as it is. */
+export type ReportForeignRecord = (key: string) => void

@@ -37,6 +37,21 @@ test('a repeated response is read from the store once, and cached for as long as
   expect(claims()).toBe(2)
 })
 
+test('a response is cached for at most 60 s, however long the store keeps it', async () => {
+  const { claim, claims, pass } = createCache({
+    state: 'completed',
+    response,
+    remainingMs: 86_400_000,
+  })
+  await claim('a')
+  pass(59_999) // repeats do not extend it
+  await claim('a')
+  expect(claims()).toBe(1)
+  pass(1)
+  await claim('a')
+  expect(claims()).toBe(2)
+})
+
 test('another request under a cached key is a mismatch, without a call to the store', async () => {
   const { claim, claims } = createCache({ state: 'completed', response, remainingMs: 1_000 })
   await claim('a')
@@ -46,7 +61,7 @@ test('another request under a cached key is a mismatch, without a call to the st
 
 test.each<Claim>([
   { state: 'new' },
-  { state: 'in_flight' },
+  { state: 'in_flight', remainingMs: 1_000 },
   { state: 'mismatch', isCompleted: false },
   { state: 'completed', response },
 ])('what may change, or expires at an unknown time, is not cached: %j', async (found) => {

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises'
 import type { Redis } from 'ioredis'
 import postgres from 'postgres'
 import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { mockClock } from '../../../../test/support/mock-clock.ts'
 import {
   createEmptyDatabase,
   emptyDatabase,
@@ -9,40 +10,40 @@ import {
   hasRedis,
 } from '../../../../test/support/stores.ts'
 import { until } from '../../../../test/support/until.ts'
+import { DEFAULT_REPLAYED_HEADERS } from '../../src/replayed-headers.ts'
 import { createMemoryStore } from '../../src/stores/memory-store.ts'
 import { createPostgresStore, deleteExpiredRecords } from '../../src/stores/postgres-store.ts'
+import type { RecordOptions } from '../../src/stores/record.ts'
 import { createRedisStore } from '../../src/stores/redis-store.ts'
-import type { IdempotencyStore, StoredResponse } from '../../src/stores/store.ts'
+import {
+  ForeignRecordError,
+  type IdempotencyStore,
+  type StoredResponse,
+} from '../../src/stores/store.ts'
 
 const LEASE_MS = 30_000
 const TTL_MS = 86_400_000
+/** Headers that look like the members of a claim. */
+const CLAIM_LIKE_HEADERS = ['token', 'state', 'x-claim']
 const reports: string[] = []
 const OPTIONS = {
   leaseMs: LEASE_MS,
   ttlMs: TTL_MS,
+  replayedHeaders: [...DEFAULT_REPLAYED_HEADERS, ...CLAIM_LIKE_HEADERS],
   reportCorruptRecord: (key: string) => void reports.push(key),
 }
 
 /** An empty store, and ways to age and to damage its record of `key`. */
 interface Fixture {
   store: IdempotencyStore
+  /** creates the store of another service, which shares the records */
+  createStore?(options: RecordOptions): IdempotencyStore
   /** lets time pass */
   pass(ms: number): Promise<unknown>
   /** deletes the record */
   lose?(): Promise<unknown>
   /** replaces the record by this text */
   corrupt?(text: string): Promise<unknown>
-}
-
-/** @returns a function that advances the clock of this process, in ms, until the end of the test */
-function mockClock(): (ms: number) => void {
-  let offset = 0
-  const readClock = performance.now.bind(performance)
-  const clock = vi.spyOn(performance, 'now').mockImplementation(() => readClock() + offset)
-  onTestFinished(() => clock.mockRestore())
-  return (ms) => {
-    offset += ms
-  }
 }
 
 /** A pool of connections, as an application would pass it to the store. */
@@ -60,8 +61,10 @@ const fixtures: Record<string, () => Promise<Fixture>> = {
   postgres: async () => {
     const { url, sql } = await emptyDatabase()
     const advanceClock = mockClock()
+    const runQuery = connect(url)
     return {
-      store: createPostgresStore(connect(url), OPTIONS),
+      store: createPostgresStore(runQuery, OPTIONS),
+      createStore: (options) => createPostgresStore(runQuery, { ...OPTIONS, ...options }),
       pass: (ms) => {
         advanceClock(ms)
         return sql`
@@ -80,6 +83,7 @@ const fixtures: Record<string, () => Promise<Fixture>> = {
       const advanceClock = mockClock()
       return {
         store: createRedisStore(redis, OPTIONS),
+        createStore: (options) => createRedisStore(redis, { ...OPTIONS, ...options }),
         pass: async (ms) => {
           advanceClock(ms)
           return redis.pexpire(KEY, (await redis.pttl(KEY)) - ms)
@@ -140,7 +144,7 @@ describe.each(Object.keys(fixtures))('the %s store', (name) => {
     await store.claim(key, 'v1:a', 'token')
     await store.release(key, 'other')
     await store.complete(key, 'other', { ...request, fingerprint: 'v1:b' })
-    expect(await store.claim(key, 'v1:a', 'third')).toEqual({ state: 'in_flight' })
+    expect(await store.claim(key, 'v1:a', 'third')).toMatchObject({ state: 'in_flight' })
   })
 
   test('keeps the first response: not even its owner can replace or release it', async () => {
@@ -159,9 +163,24 @@ describe.each(Object.keys(fixtures))('the %s store', (name) => {
   test('keeps a claim for one lease, and no longer', async () => {
     await store.claim(key, 'v1:a', 'token')
     await pass(LEASE_MS - 1_000)
-    expect(await store.claim(key, 'v1:a', 'other')).toEqual({ state: 'in_flight' })
+    expect(await store.claim(key, 'v1:a', 'other')).toMatchObject({ state: 'in_flight' })
     await pass(1_000)
     expect(await store.claim(key, 'v1:a', 'other')).toEqual({ state: 'new' })
+  })
+
+  test('reports what is left of the lease of a claim in flight', async () => {
+    const claimOther = async () => {
+      const claim = await store.claim(key, 'v1:a', 'other')
+      return claim.state === 'in_flight' ? claim.remainingMs : Number.NaN
+    }
+    await store.claim(key, 'v1:a', 'token')
+    expect(await claimOther()).toBeGreaterThan(LEASE_MS - 5_000)
+    expect(await claimOther()).toBeLessThanOrEqual(LEASE_MS)
+    await pass(LEASE_MS - 10_000)
+    expect(await claimOther()).toBeGreaterThan(5_000)
+    expect(await claimOther()).toBeLessThanOrEqual(10_000)
+    await store.renew(key, 'v1:a', 'token')
+    expect(await claimOther()).toBeGreaterThan(LEASE_MS - 5_000)
   })
 
   test('renews a claim for one lease from then on', async () => {
@@ -171,7 +190,7 @@ describe.each(Object.keys(fixtures))('the %s store', (name) => {
       expect(await store.renew(key, 'v1:a', 'token')).toBe(true)
     }
     await pass(LEASE_MS - 1_000)
-    expect(await store.claim(key, 'v1:a', 'other')).toEqual({ state: 'in_flight' })
+    expect(await store.claim(key, 'v1:a', 'other')).toMatchObject({ state: 'in_flight' })
     await pass(1_000)
     expect(await store.claim(key, 'v1:a', 'other')).toEqual({ state: 'new' })
   })
@@ -180,7 +199,7 @@ describe.each(Object.keys(fixtures))('the %s store', (name) => {
     await store.claim(key, 'v1:a', 'token')
     await pass(1_000)
     expect(await store.renew(key, 'v1:b', 'other')).toBe(false)
-    expect(await store.claim(key, 'v1:a', 'third')).toEqual({ state: 'in_flight' })
+    expect(await store.claim(key, 'v1:a', 'third')).toMatchObject({ state: 'in_flight' })
     await pass(LEASE_MS - 1_000)
     expect(await store.claim(key, 'v1:a', 'third')).toEqual({ state: 'new' })
   })
@@ -212,7 +231,7 @@ describe.each(Object.keys(fixtures))('the %s store', (name) => {
     await store.claim(key, 'v1:b', 'new')
     await store.complete(key, 'old', request)
     await store.release(key, 'old')
-    expect(await store.claim(key, 'v1:b', 'third')).toEqual({ state: 'in_flight' })
+    expect(await store.claim(key, 'v1:b', 'third')).toMatchObject({ state: 'in_flight' })
     await store.complete(key, 'new', { ...request, fingerprint: 'v1:b' })
     await store.complete(key, 'old', request)
     expect(await store.claim(key, 'v1:b', 'third')).toMatchObject({ state: 'completed', response })
@@ -223,7 +242,7 @@ describe.each(Object.keys(fixtures))('the %s store', (name) => {
     await pass(LEASE_MS - 1_000)
     expect(await store.claim(key, 'v1:a', 'token')).toEqual({ state: 'new' })
     await pass(LEASE_MS - 1_000)
-    expect(await store.claim(key, 'v1:a', 'other')).toEqual({ state: 'in_flight' })
+    expect(await store.claim(key, 'v1:a', 'other')).toMatchObject({ state: 'in_flight' })
   })
 
   test('lets an owner complete after its lease, if the key has not been claimed since', async () => {
@@ -317,6 +336,93 @@ describe.each(Object.keys(fixtures).filter((name) => name !== 'memory'))('the %s
     expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({ state: 'completed', response })
   })
 
+  const completed = (changes: object) =>
+    JSON.stringify({
+      state: 'completed',
+      status_code: 201,
+      headers: response.headers,
+      response: response.body,
+      payload_hash: 'v1:a',
+      created_at: '',
+      ...changes,
+    })
+  test.each([
+    ['the header Transfer-Encoding', { headers: { 'transfer-encoding': 'chunked' } }],
+    ['the header Set-Cookie', { headers: { 'set-cookie': 'session=1' } }],
+    ['the header Content-Length', { headers: { 'content-length': '1' } }],
+    ['a header that is not replayed', { headers: { 'x-own': '1' } }],
+    ['a replayed header in capital letters', { headers: { Location: '/' } }],
+    ['the status 999999', { status_code: 999_999 }],
+    ['an informational status', { status_code: 101 }],
+    ['a status with a fraction', { status_code: 201.5 }],
+    ['a line break in a header', { headers: { location: '/\r\nset-cookie: session=1' } }],
+    ['a NUL in one of the values of a header', { headers: { link: ['<a>', '\0'] } }],
+    ['a number as the value of a header', { headers: { etag: 1 } }],
+  ])('never replays a record with %s, and reports it', async (_name, changes) => {
+    const { store, corrupt } = await (fixtures[name] as () => Promise<Fixture>)()
+    await corrupt?.(completed(changes))
+    reports.length = 0
+    expect(await store.claim(key, 'v1:a', 'token')).toEqual({ state: 'new' })
+    expect(reports).toEqual([key])
+  })
+
+  test('replays a record that another program has written in its form', async () => {
+    const { store, corrupt } = await (fixtures[name] as () => Promise<Fixture>)()
+    await corrupt?.(completed({}))
+    expect(await store.claim(key, 'v1:a', 'token')).toMatchObject({ state: 'completed', response })
+  })
+
+  test('believes no claim and no response of another database, and leaves them as they are', async () => {
+    const { store, createStore, pass } = await (fixtures[name] as () => Promise<Fixture>)()
+    const foreign: string[] = []
+    const own = createStore?.({
+      database: '11111111',
+      reportForeignRecord: (key) => void foreign.push(key),
+    }) as IdempotencyStore
+    for (const other of [createStore?.({ database: '22222222' }) as IdempotencyStore, store]) {
+      foreign.length = 0
+      reports.length = 0
+      await other.claim(key, 'v1:a', 'other')
+      for (const fingerprint of ['v1:a', 'v1:b']) {
+        await expect(own.claim(key, fingerprint, 'token')).rejects.toThrow(ForeignRecordError)
+      }
+      expect(await own.renew(key, 'v1:a', 'token')).toBe(false)
+      await own.release(key, 'token')
+      await own.complete(key, 'token', { ...request, response: { ...response, body: 'own' } })
+      expect(await other.claim(key, 'v1:a', 'third')).toMatchObject({ state: 'in_flight' })
+
+      await other.complete(key, 'other', request)
+      await expect(own.claim(key, 'v1:a', 'token')).rejects.toThrow(ForeignRecordError)
+      await own.complete(key, 'token', { ...request, response: { ...response, body: 'own' } })
+      expect(await other.claim(key, 'v1:a', 'third')).toMatchObject({
+        state: 'completed',
+        response,
+      })
+      expect(foreign).toEqual([key, key, key])
+      expect(reports).toEqual([])
+      await pass(TTL_MS)
+    }
+    expect(await own.claim(key, 'v1:a', 'token')).toEqual({ state: 'new' })
+  })
+
+  test('believes the records of its own database, and without a database those of all', async () => {
+    const { store, createStore } = await (fixtures[name] as () => Promise<Fixture>)()
+    const [own, same] = [1, 2].map(() => createStore?.({ database: '11111111' }))
+    await own?.claim(key, 'v1:a', 'token')
+    for (const other of [same, store]) {
+      expect(await other?.claim(key, 'v1:a', 'other')).toMatchObject({ state: 'in_flight' })
+    }
+    await own?.renew(key, 'v1:a', 'token')
+    expect(await same?.claim(key, 'v1:a', 'other')).toMatchObject({ state: 'in_flight' })
+    await own?.complete(key, 'token', request)
+    for (const other of [same, store]) {
+      expect(await other?.claim(key, 'v1:a', 'other')).toMatchObject({
+        state: 'completed',
+        response,
+      })
+    }
+  })
+
   test('claims a lost record again by a renewal', async () => {
     const { store, lose } = await (fixtures[name] as () => Promise<Fixture>)()
     await store.claim(key, 'v1:a', 'token')
@@ -326,7 +432,7 @@ describe.each(Object.keys(fixtures).filter((name) => name !== 'memory'))('the %s
       state: 'mismatch',
       isCompleted: false,
     })
-    expect(await store.claim(key, 'v1:a', 'other')).toEqual({ state: 'in_flight' })
+    expect(await store.claim(key, 'v1:a', 'other')).toMatchObject({ state: 'in_flight' })
   })
 })
 
@@ -359,7 +465,7 @@ describe('the postgres store', () => {
       (await sql`select xmin::text, expires_at from idempotency_records`)[0]
     await store.claim(key, 'v1:a', 'token')
     const claimed = await version()
-    expect(await store.claim(key, 'v1:a', 'other')).toEqual({ state: 'in_flight' })
+    expect(await store.claim(key, 'v1:a', 'other')).toMatchObject({ state: 'in_flight' })
     expect(await store.claim(key, 'v1:b', 'other')).toMatchObject({ state: 'mismatch' })
     expect(await version()).toEqual(claimed)
     await store.complete(key, 'token', request)
@@ -495,6 +601,27 @@ describe.runIf(hasRedis)('the redis store', () => {
     })
     expect(await redis.pttl(KEY)).toBeGreaterThan(25_000)
     expect(await redis.pttl(KEY)).toBeLessThanOrEqual(30_000)
+  })
+
+  test('names its database in the claim and in the response', async () => {
+    const { redis } = await emptyRedisSpace()
+    const store = createRedisStore(redis, { ...OPTIONS, database: '1f0c93ab' })
+    const readDatabase = async () => JSON.parse((await redis.get(KEY)) ?? '').database
+    await store.claim(key, 'v1:a', 'token')
+    expect(await readDatabase()).toBe('1f0c93ab')
+    await store.renew(key, 'v1:a', 'token')
+    expect(await readDatabase()).toBe('1f0c93ab')
+    await store.complete(key, 'token', request)
+    expect(await readDatabase()).toBe('1f0c93ab')
+  })
+
+  test('leaves a record of another database as it is, whatever its form', async () => {
+    const { redis } = await emptyRedisSpace()
+    const store = createRedisStore(redis, { ...OPTIONS, database: '11111111' })
+    const text = '{"version":9,"database":"22222222"}'
+    await redis.set(KEY, text)
+    await expect(store.claim(key, 'v1:a', 'token')).rejects.toThrow(ForeignRecordError)
+    expect(await redis.get(KEY)).toBe(text)
   })
 
   test('keeps a response that a person can read, for its time to live, which a replay does not change', async () => {

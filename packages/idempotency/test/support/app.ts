@@ -12,7 +12,7 @@ type Handler = (request: FastifyRequest, reply: FastifyReply) => unknown
 
 export const LEASE_MS = 30_000
 
-export const memoryStore = (options: { now?: () => number } = {}) =>
+export const memoryStore = (options: { now?: () => number; replayedHeaders?: string[] } = {}) =>
   createMemoryStore({ leaseMs: LEASE_MS, ttlMs: 86_400_000, ...options })
 
 export interface TestApp {
