@@ -52,13 +52,18 @@ export async function runBinary(args: string[], env: Record<string, string> = {}
   return { code: child.exitCode, stdout, stderr }
 }
 
-/** Starts a process of the service, which may fail to start; it is stopped when the test is finished. */
+/**
+ * Starts a process of the service, which may fail to start; it is stopped when the test is finished.
+ *
+ * @param node the program that runs it, and its workers
+ */
 export async function spawnService(
   env: Record<string, string>,
   folder?: string,
+  node = process.execPath,
 ): Promise<ServiceProcess> {
   const port = Number(env.PORT ?? (await freePort()))
-  const child = spawnChild(process.execPath, [BINARY, 'serve'], {
+  const child = spawnChild(node, [BINARY, 'serve'], {
     cwd: folder ?? (await createTemporaryFolder()), // where there is no .env
     env: {
       PATH: process.env.PATH,
@@ -100,8 +105,11 @@ export async function spawnService(
 }
 
 /** Starts a process of the service and waits until it listens. */
-export async function startProcess(env: Record<string, string>): Promise<ServiceProcess> {
-  const service = await spawnService(env)
+export async function startProcess(
+  env: Record<string, string>,
+  node?: string,
+): Promise<ServiceProcess> {
+  const service = await spawnService(env, undefined, node)
   await until(() => {
     if (service.child.exitCode !== null) throw new Error(`did not start: ${service.stderr()}`)
     return service.stdout().includes('listens on')
