@@ -258,6 +258,7 @@ describe.runIf(hasRedis)('several workers', () => {
     const workers = findWorkers(service)
     const [victim] = workers as [number]
     process.kill(victim, 'SIGSTOP')
+    onTestFinished(() => void (isAlive(victim) && process.kill(victim, 'SIGKILL')))
     service.child.kill('SIGTERM')
     await until(() => service.stdout().includes('closing on SIGTERM'))
     await unblock()
@@ -268,9 +269,12 @@ describe.runIf(hasRedis)('several workers', () => {
 
   test('share one limit of wrong signatures', async () => {
     const { service } = await startWorkers()
-    const replies = await sendAll(102, () => send(service.port, { signature: '0'.repeat(64) }))
-    const statuses = replies.map(({ status }) => status).sort()
-    expect(statuses).toEqual([...Array(100).fill(401), 429, 429])
+    const statuses: number[] = []
+    for (let i = 0; i < 17; i++) {
+      const replies = await sendAll(6, () => send(service.port, { signature: '0'.repeat(64) }))
+      statuses.push(...replies.map(({ status }) => status))
+    }
+    expect(statuses.sort()).toEqual([...Array(100).fill(401), 429, 429])
     expect(new Set(ordersInLog(service).map(({ pid }) => pid)).size).toBe(PROCESSES)
     expect((await send(service.port)).status).toBe(201)
   })
