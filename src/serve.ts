@@ -34,7 +34,7 @@ export async function serve(): Promise<void> {
     await app?.close()
     logger[level]('closed')
   })
-  if (cluster.isWorker) onCloseRequest(grace.close)
+  if (cluster.isWorker) onCloseRequest(grace.close, starting)
   try {
     await starting
   } catch (error) {

@@ -164,12 +164,12 @@ describe('the process', () => {
   test('reads .env in its folder; the environment wins', async () => {
     const folder = await createTemporaryFolder()
     await writeFile(join(folder, '.env'), 'LOG_LEVEL=loud\nRATE_LIMIT_MAX=none\n')
-    const service = await spawnService({ LOG_LEVEL: 'info', RATE_LIMIT_MAX: '' }, folder)
+    const service = await spawnService({ LOG_LEVEL: 'info', RATE_LIMIT_MAX: '' }, { folder })
     expect(await service.ended).toBe(1)
     expect(service.stderr()).toBe(
       'order-once cannot start: RATE_LIMIT_MAX must be off, or an integer from 1 to 1000000000\n',
     )
-    const other = await spawnService({}, folder)
+    const other = await spawnService({}, { folder })
     expect(await other.ended).toBe(1)
     expect(other.stderr()).toContain('LOG_LEVEL must be fatal')
   })
