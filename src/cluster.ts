@@ -1,6 +1,5 @@
 /** The primary and its workers: several processes that share one port (node:cluster). */
 import cluster, { type Address, type Worker } from 'node:cluster'
-import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type FastifyBaseLogger, fastify } from 'fastify'
 import { sumOverProcesses } from './observability/cluster-metrics.ts'
@@ -65,17 +64,16 @@ function countWorkersFor(settings: Settings, { redisUrl }: Stores, log: FastifyB
 function createWorkers(count: number, stores: Stores, log: FastifyBaseLogger) {
   const starting = new Set<Worker>()
   const listening = new Set<Worker>()
+  const ends = new Set<Promise<unknown>>()
   let isClosing = false
 
-  /** @returns the address on which it listens, once it does */
-  function fork(): Promise<Address> {
+  /**
+   * @returns the address on which it listens, once it does
+   * @throws {StartError} if it ends before, or cannot be spawned
+   */
+  async function fork(): Promise<Address> {
     const startedAt = performance.now()
-    const worker = cluster.fork({
-      DATABASE_URL: stores.databaseUrl,
-      [DATABASE_ID]: stores.databaseId,
-      ...(stores.redisUrl && { REDIS_URL: stores.redisUrl }),
-      ...(stores.isEmbedded && { [IS_EMBEDDED]: 'yes' }),
-    })
+    const worker = spawnWorker(stores)
     starting.add(worker)
     let failure: string | undefined
     worker.on('message', (message: Partial<StartFailure>) => {
@@ -83,17 +81,18 @@ function createWorkers(count: number, stores: Stores, log: FastifyBaseLogger) {
     })
     return new Promise((resolve, reject) => {
       worker.once('listening', (address) => {
-        starting.delete(worker)
+        if (!starting.delete(worker)) return // it has exited: its last message arrived after that
         listening.add(worker)
         resolve(address)
       })
-      worker.once('exit', (code, signal) => {
-        const exited = `worker ${worker.process.pid} exited (${signal ?? code})`
-        if (starting.delete(worker)) reject(new StartError(failure ?? exited))
+      const end = waitForEnd(worker).then((reason) => {
+        ends.delete(end)
+        if (starting.delete(worker)) reject(new StartError(failure ?? reason))
         if (!listening.delete(worker) || isClosing) return
-        log.error(`${exited}; starting a replacement`)
+        log.error(`${reason}; starting a replacement`)
         void startReplacement(startedAt)
       })
+      ends.add(end)
     })
   }
 
@@ -105,11 +104,18 @@ function createWorkers(count: number, stores: Stores, log: FastifyBaseLogger) {
         return void (await fork())
       } catch (error) {
         if (isClosing) return
-        log.error({ err: error }, 'a worker could not be started; trying again')
+        log.error(`no replacement was started: ${(error as Error).message}; trying again`)
         await sleep(MIN_RESTART_INTERVAL_MS)
       }
     }
   }
+
+  function killWorkers(workers: Iterable<Worker>): void {
+    for (const worker of workers) worker.process.kill('SIGKILL')
+  }
+
+  // A worker that hangs does not end by itself when this process has run out of time.
+  process.once('exit', () => killWorkers([...starting, ...listening]))
 
   return {
     /** @throws {StartError} if one cannot start */
@@ -121,14 +127,50 @@ function createWorkers(count: number, stores: Stores, log: FastifyBaseLogger) {
     /** Ends all workers, once they have finished their requests. */
     async close(): Promise<void> {
       isClosing = true
-      const exited = [...starting, ...listening].map((worker) => once(worker, 'exit'))
       for (const worker of listening) worker.send(CLOSE, () => {}) // it may just have exited
       // They have no requests, and do not receive messages yet.
-      for (const worker of starting) worker.process.kill('SIGKILL')
-      await Promise.all(exited)
+      killWorkers(starting)
+      await Promise.all(ends)
     },
   }
 }
+
+/** @throws {StartError} if the system refuses: some refusals are thrown, others are events */
+function spawnWorker(stores: Stores): Worker {
+  try {
+    return cluster.fork({
+      DATABASE_URL: stores.databaseUrl,
+      [DATABASE_ID]: stores.databaseId,
+      ...(stores.redisUrl && { REDIS_URL: stores.redisUrl }),
+      ...(stores.isEmbedded && { [IS_EMBEDDED]: 'yes' }),
+    })
+  } catch (error) {
+    throw new StartError(describeSpawnFailure(error))
+  }
+}
+
+/**
+ * Waits until a worker has exited, or could not be spawned. Handles its 'error' events, each of which
+ * would end the primary otherwise.
+ *
+ * @returns what happened
+ */
+function waitForEnd(worker: Worker): Promise<string> {
+  return new Promise((resolve) => {
+    worker.once('exit', (code, signal) =>
+      resolve(`worker ${worker.process.pid} exited (${signal ?? code})`),
+    )
+    worker.on('error', (error) => {
+      // Node could not send it a message or a connection: it is about to exit.
+      if (worker.process.pid !== undefined) return
+      delete cluster.workers?.[worker.id] // Node deletes only workers that exit
+      resolve(describeSpawnFailure(error))
+    })
+  })
+}
+
+const describeSpawnFailure = (error: unknown) =>
+  `a worker process could not be spawned (${(error as Error).message})`
 
 /** For a worker: the stores that its primary has prepared. */
 export function storesOfPrimary({ databaseUrl, redisUrl }: Settings): Stores {
@@ -137,15 +179,37 @@ export function storesOfPrimary({ databaseUrl, redisUrl }: Settings): Stores {
   return { databaseUrl, databaseId, redisUrl, isEmbedded: isEmbedded === 'yes' }
 }
 
-/** For a worker: calls `close` when its primary closes. */
-export function onCloseRequest(close: () => void): void {
+/**
+ * For a worker: calls `close` when its primary closes or is gone.
+ *
+ * @param starting its start
+ */
+export function onCloseRequest(close: () => void, starting: Promise<unknown>): void {
+  const closeOnce = callOnce(close)
   process.on('message', (message) => {
-    if (message === CLOSE) close()
+    if (message === CLOSE) closeOnce()
   })
+  process.on('disconnect', closeOnce)
+  // Node could not send a message to the primary, which is gone: 'disconnect' follows.
+  process.on('error', () => {})
+  // Node ends a worker at once when its primary is gone: right only before its first request.
+  starting.then(
+    () => Object.assign(cluster.worker ?? {}, { exitedAfterDisconnect: true }),
+    () => {},
+  )
 }
 
 /** For a worker: reports to its primary why it cannot start, and exits. */
 export function reportStartFailure(reason: string): void {
   const failure: StartFailure = { startFailure: reason }
   process.send?.(failure, () => process.exit(1))
+}
+
+function callOnce(call: () => void): () => void {
+  let isCalled = false
+  return () => {
+    if (isCalled) return
+    isCalled = true
+    call()
+  }
 }

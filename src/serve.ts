@@ -6,6 +6,7 @@ import type { Logger } from 'pino'
 import { buildApp } from './app.ts'
 import { scheduledCleanUp } from './clean-up.ts'
 import { buildPrimary, onCloseRequest, reportStartFailure, storesOfPrimary } from './cluster.ts'
+import { DEVELOPMENT_SECRET } from './development-secret.ts'
 import { listen } from './http/listen.ts'
 import { SHUTDOWN_TIMEOUT_MS } from './limits.ts'
 import { createLogger } from './logger.ts'
@@ -33,7 +34,7 @@ export async function serve(): Promise<void> {
     await app?.close()
     logger[level]('closed')
   })
-  if (cluster.isWorker) onCloseRequest(grace.close)
+  if (cluster.isWorker) onCloseRequest(grace.close, starting)
   try {
     await starting
   } catch (error) {
@@ -119,9 +120,12 @@ async function closeOnFailure(
   }
 }
 
-/** In development: what a newcomer types next. */
+/** In development: a warning if everybody can sign, and what a newcomer types next. */
 function logFirstSteps(app: FastifyInstance, settings: Settings): void {
   if (isProduction(settings)) return
+  if (settings.hmacSecrets.includes(DEVELOPMENT_SECRET)) {
+    app.log.warn('the published secret is in use, so anyone can sign orders: set HMAC_SECRET')
+  }
   const { port, docs } = settings
   const url = port === 8080 ? '' : ` --url http://127.0.0.1:${port}`
   const command = `npm run order -- --item tea --amount 3${url}`

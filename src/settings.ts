@@ -79,7 +79,7 @@ const SAMPLERS = ['', 'parentbased_'].flatMap((prefix) =>
 
 /** Durations are in ms. */
 const TABLE = {
-  environment: required('NODE_ENV', 'development', text('a name such as production')),
+  environment: required('NODE_ENV', 'development', oneOf('development', 'test', 'production')),
   host: required('HOST', '127.0.0.1', text('an address to listen on, such as 0.0.0.0')),
   port: required('PORT', 8080, integer(0, 65_535)),
   /** where `/metrics` is served; undefined: at `port`, with the other routes */
@@ -91,7 +91,7 @@ const TABLE = {
   }),
   /** any of them may sign */
   hmacSecrets: required('HMAC_SECRET', DEVELOPMENT_SECRET, {
-    parse: (text) => (/^[^,]+(,[^,]+)*$/.test(text) ? text.split(',') : undefined),
+    parse: parseSecrets,
     rule: 'a secret shared with the clients, not empty, or several, separated by commas',
   }),
   /** wrong signatures of one client in a window, before its next ones are refused with 429 */
@@ -202,6 +202,9 @@ export function parseSettings(environment: Environment): Settings {
   }
   if (broken.length > 0) throw new StartError(broken.join('; '))
   const settings = values as Settings
+  if (settings.metricsPort === settings.port && settings.port !== 0) {
+    throw new StartError('METRICS_PORT must be another port than PORT')
+  }
   const brokenInProduction = isProduction(settings) ? checkProductionRules(settings) : []
   if (brokenInProduction.length > 0) throw new StartError(brokenInProduction.join('; '))
   return settings
@@ -233,6 +236,24 @@ function checkProductionRules(settings: Settings): string[] {
     if (settings[name] === undefined) broken.push(`${TABLE[name].env} must be set in production`)
   }
   return broken
+}
+
+/** @throws {StartError} if a secret was probably damaged: no client signs with those characters */
+function parseSecrets(text: string): string[] | undefined {
+  const secrets = text.split(',')
+  if (secrets.includes('')) return undefined
+  for (const secret of secrets) {
+    if (secret !== secret.trim()) {
+      throw new StartError('HMAC_SECRET: a secret must not begin or end with white space')
+    }
+    if (/^(["'`]).*\1$/s.test(secret)) {
+      throw new StartError('HMAC_SECRET: a secret must not be in quotes')
+    }
+    if (/\p{Cc}/u.test(secret)) {
+      throw new StartError('HMAC_SECRET: a secret must not have control characters')
+    }
+  }
+  return secrets
 }
 
 /** @throws {StartError} */

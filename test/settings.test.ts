@@ -40,6 +40,17 @@ describe('the settings', () => {
     ['INSERT_BATCH_MAX', '1001', 'INSERT_BATCH_MAX must be an integer from 1 to 1000'],
     ['DOCS', 'maybe', 'DOCS must be on or off'],
     ['PORT', '', 'PORT must be an integer from 0 to 65535'],
+    ['METRICS_PORT', '8080', 'METRICS_PORT must be another port than PORT'],
+    ['METRICS_PORT', 'tcp://10.0.0.1:80', 'METRICS_PORT must be an integer from 0 to 65535'],
+    ['NODE_ENV', 'prod', 'NODE_ENV must be development, test or production'],
+    ...[' a', 'a\n', 'a, b', ' '.repeat(40)].map((value) => [
+      'HMAC_SECRET',
+      value,
+      'HMAC_SECRET: a secret must not begin or end with white space',
+    ]),
+    ['HMAC_SECRET', '"a"', 'HMAC_SECRET: a secret must not be in quotes'],
+    ['HMAC_SECRET', 'a\tb', 'HMAC_SECRET: a secret must not have control characters'],
+    ['MAX_BODY_BYTES', '1e309', 'MAX_BODY_BYTES must be an integer from 1 to 1048576'],
     ['METRICS_PORT', '65536', 'METRICS_PORT must be an integer from 0 to 65535'],
     ...['', 'a,', ',a', 'a,,b'].map((value) => [
       'HMAC_SECRET',
@@ -107,6 +118,10 @@ describe('the settings', () => {
     )
   })
 
+  test('accept blanks inside of a secret, and several secrets', () => {
+    expect(parseSettings({ HMAC_SECRET: 'a b,c' }).hmacSecrets).toEqual(['a b', 'c'])
+  })
+
   test('accept addresses and ranges of proxies', () => {
     const { trustedProxies } = parseSettings({ TRUST_PROXY: '10.0.0.0/8, 192.168.1.1,fd00::/8' })
     expect(trustedProxies).toEqual(['10.0.0.0/8', '192.168.1.1', 'fd00::/8'])
@@ -149,12 +164,12 @@ describe('the process', () => {
   test('reads .env in its folder; the environment wins', async () => {
     const folder = await createTemporaryFolder()
     await writeFile(join(folder, '.env'), 'LOG_LEVEL=loud\nRATE_LIMIT_MAX=none\n')
-    const service = await spawnService({ LOG_LEVEL: 'info', RATE_LIMIT_MAX: '' }, folder)
+    const service = await spawnService({ LOG_LEVEL: 'info', RATE_LIMIT_MAX: '' }, { folder })
     expect(await service.ended).toBe(1)
     expect(service.stderr()).toBe(
       'order-once cannot start: RATE_LIMIT_MAX must be off, or an integer from 1 to 1000000000\n',
     )
-    const other = await spawnService({}, folder)
+    const other = await spawnService({}, { folder })
     expect(await other.ended).toBe(1)
     expect(other.stderr()).toContain('LOG_LEVEL must be fatal')
   })

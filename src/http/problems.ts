@@ -65,7 +65,7 @@ export const PROBLEMS = {
   'request-in-progress': {
     ...idempotencyProblems['request-in-progress'],
     explanation:
-      'The first request with this key and body has no response yet. Repeat it after the seconds in Retry-After to get the response. If the process of the first request has probably died, the key is free after these seconds, and the repeat creates the order.',
+      'The first request with this key and body has no response yet. Repeat it after the seconds in Retry-After to get the response. If its process has probably died, these are the seconds until the key is free: the repeat then creates the order.',
   },
   'body-too-large': {
     status: 413,

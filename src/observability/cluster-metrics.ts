@@ -24,10 +24,17 @@ type Report = Awaited<ReturnType<Registry['getMetricsAsJSON']>>
  * @returns a function that reads the sum, in the text format of Prometheus
  */
 export function sumOverProcesses(own: Registry): () => Promise<string> {
+  const listening = new Set<Worker>()
   const latest = new Map<number, Report>()
   const ended: Report[] = []
 
-  cluster.on('exit', ({ id }) => {
+  // One that still starts does not reply yet, and has served nothing.
+  cluster.on('listening', (worker) => {
+    if (!worker.isDead()) listening.add(worker)
+  })
+  cluster.on('exit', (worker) => {
+    const { id } = worker
+    listening.delete(worker)
     const last = latest.get(id)
     if (last) ended.push(last.filter(isCumulative))
     latest.delete(id)
@@ -43,8 +50,10 @@ export function sumOverProcesses(own: Registry): () => Promise<string> {
   const read = shareConcurrentCalls(async () => {
     const count = ended.length
     ended.splice(0, count, await AggregatorRegistry.aggregate(ended).getMetricsAsJSON())
-    const workers = Object.values(cluster.workers ?? {}).filter((worker) => worker !== undefined)
-    const [ownReport] = await Promise.all([own.getMetricsAsJSON(), ...workers.map(updateReport)])
+    const [ownReport] = await Promise.all([
+      own.getMetricsAsJSON(),
+      ...Array.from(listening, updateReport),
+    ])
     return AggregatorRegistry.aggregate([ownReport, ...ended, ...latest.values()]).metrics()
   })
   cluster.on('fork', (worker) => replyToPeer(worker, SUMMED_METRICS, read))

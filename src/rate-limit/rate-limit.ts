@@ -36,23 +36,19 @@ export interface RateLimitOptions {
   windowMs: number
 }
 
-/** The counters of wrong signatures, kept in this process: a flood of them must not cost Redis a call. */
+/** Begins the names of the counters of wrong signatures. */
 const FAILURES_PREFIX = 'signature-failures:'
 
 /**
- * Registers the counters and decorates the app with `countSignatureFailure`. Requests are counted in
- * Redis, for all processes; without Redis, or while it fails, in this process.
+ * Registers the counters and decorates the app with `countSignatureFailure`. Requests and wrong
+ * signatures are counted in Redis, for all processes; without Redis, or while it fails, in this process.
  */
 export const rateLimitCounters = fastifyPlugin(
   async (app, { windowMs, maxSignatureFailures }: RateLimitOptions) => {
-    const countFailure = createMemoryCounters(windowMs)
-    const countRequest = createRequestCounters(app, windowMs)
     await app.register(fastifyRateLimit, {
       global: false,
       timeWindow: windowMs,
-      store: createStore((name, max) =>
-        name.startsWith(FAILURES_PREFIX) ? countFailure(name) : countRequest(name, max),
-      ),
+      store: createStore(createCounters(app, windowMs)),
     })
 
     const countSignatureFailure = app.createRateLimit({
@@ -92,7 +88,7 @@ export const rateLimit = fastifyPlugin(
   { name: 'rate-limit', dependencies: ['metrics', 'rate-limit-counters', 'signature'] },
 )
 
-function createRequestCounters({ redis }: FastifyInstance, windowMs: number): IncrementCounter {
+function createCounters({ redis }: FastifyInstance, windowMs: number): IncrementCounter {
   if (redis === undefined) return createMemoryCounters(windowMs)
   const { client, limit, runCall } = redis
   return fallBackToMemory(createRedisCounters(client, { windowMs, limit, runCall }), windowMs)

@@ -24,15 +24,18 @@ const CHECKED_KEY_MS = 1_000
 
 /** Runs each command of the service's scripts, and fails with the name of the first that is refused. */
 const USE_KEY = `
-local key, ttl = KEYS[1], ARGV[1]
-local commands = {
-  { 'DEL', key }, { 'INCR', key }, { 'PEXPIRE', key, ttl }, { 'PTTL', key },
-  { 'SET', key, '1', 'PX', ttl }, { 'GET', key },
+local commands = { 'DEL', 'INCR', 'PEXPIRE', 'PTTL', 'SET', 'GET' }
+local replies = {
+  redis.pcall('DEL', KEYS[1]),
+  redis.pcall('INCR', KEYS[1]),
+  redis.pcall('PEXPIRE', KEYS[1], ARGV[1]),
+  redis.pcall('PTTL', KEYS[1]),
+  redis.pcall('SET', KEYS[1], '1', 'PX', ARGV[1]),
+  redis.pcall('GET', KEYS[1]),
 }
-for _, command in ipairs(commands) do
-  local reply = redis.pcall(unpack(command))
+for i, reply in ipairs(replies) do
   if type(reply) == 'table' and reply.err then
-    return redis.error_reply(reply.err .. ' (' .. command[1] .. ')')
+    return redis.error_reply(reply.err .. ' (' .. commands[i] .. ')')
   end
 end
 return 1`

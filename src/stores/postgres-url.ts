@@ -102,12 +102,9 @@ export function parseDatabaseUrl(url: string): DatabaseTarget {
 
 function splitUrl(url: string) {
   if (!/^postgres(ql)?:\/\//.test(url)) throw broken('it must begin with postgres://')
+  if (/\s/.test(url)) throw broken('it has white space: remove it, or write %20 for a blank')
   const parts = FORM.exec(url)?.groups
-  if (!parts) {
-    throw broken(
-      'a space, or a / ? or @ of the user, password or database, must be percent-encoded',
-    )
-  }
+  if (!parts) throw broken('a / ? or @ of the user, password or database must be percent-encoded')
   const { credentials = '', hosts = '', database = '', query = '' } = parts
   const [user = '', ...password] = credentials.split(':')
   checkEncoding('the user', user)

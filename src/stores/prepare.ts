@@ -60,8 +60,8 @@ export async function prepareStores(
     }
     await waitUnlessAborted(migrateDatabase(url, log), signal)
     await checkDatabase(url)
-    const databaseId = await readDatabaseId(url)
     if (redisUrl !== undefined) await waitUnlessAborted(checkRedis(redisUrl, log), signal)
+    const databaseId = await readDatabaseId(url)
     const place = redisUrl ? describeRedis(redisUrl) : 'the memory of this process'
     log.info(`rate-limit counters are kept in ${place} (${reason})`)
     const isEmbedded = databaseUrl === undefined

@@ -53,7 +53,7 @@ export function describeRedis(url: string): string {
 
 function splitUrl(text: string): URL {
   if (!/^rediss?:\/\//.test(text)) throw broken('it must begin with redis:// or rediss://')
-  if (/\s/.test(text)) throw broken('it must not have white space')
+  if (/\s/.test(text)) throw broken('it has white space: remove it, or write %20 for a blank')
   try {
     const url = new URL(text)
     if (url.hash === '') return url

@@ -92,7 +92,7 @@ export function getCommandName(error: Error): string | undefined {
 export async function openRedis(url: string, log: FastifyBaseLogger): Promise<RedisConnection> {
   const client = createRedisClient(url, {
     connectTimeout: CONNECT_TIMEOUT_MS,
-    commandTimeout: REDIS_COMMAND_TIMEOUT_MS,
+    commandTimeout: SILENT_CONNECTION_TIMEOUT_MS, // of those that are not run by `runCall`
     socketTimeout: SILENT_CONNECTION_TIMEOUT_MS,
     maxRetriesPerRequest: 1,
     enableOfflineQueue: false,
@@ -129,7 +129,9 @@ export async function openRedis(url: string, log: FastifyBaseLogger): Promise<Re
       throw new Error('too many calls to Redis are in flight')
     callsInFlight++
     try {
-      return await breaker.run(call)
+      return await breaker.run(() =>
+        withDeadline(call(), REDIS_COMMAND_TIMEOUT_MS, 'Redis did not respond'),
+      )
     } finally {
       callsInFlight--
     }

@@ -307,6 +307,19 @@ export const FAULTS: readonly Fault[] = [
     },
   },
   {
+    kind: 'worker killed during SIGTERM',
+    target: 'instance',
+    durationMs: OUTAGE_MS,
+    instance: CLUSTERED_INSTANCE,
+    async run({ system, instance, wait, countEffects }) {
+      const terminated = system.instances[instance]?.terminate(TERMINATION_TIMEOUT_MS)
+      if (system.instances[instance]?.killWorker()) countEffects()
+      await terminated
+      await wait()
+      system.instances[instance]?.start()
+    },
+  },
+  {
     kind: 'instance terminated (SIGTERM)',
     target: 'instance',
     durationMs: OUTAGE_MS,

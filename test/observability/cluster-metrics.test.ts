@@ -3,11 +3,14 @@ import { freePort } from '../../src/stores/embedded/free-port.ts'
 import { get, newKey, send, sendAll } from '../support/client.ts'
 import { type ServiceProcess, spawnService, startProcess } from '../support/process.ts'
 import { hasPromtool, promtool } from '../support/promtool.ts'
-import { scrape } from '../support/scrape.ts'
+import { type Scrape, scrape } from '../support/scrape.ts'
 import { emptyDatabase, emptyRedisSpace } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 
 const CREATED = { route: '/orders', status: '201' }
+
+/** Prometheus's default. */
+const SCRAPE_TIMEOUT_MS = 10_000
 
 /** Starts the service in two processes. */
 async function startTwo(env: Record<string, string> = {}) {
@@ -38,6 +41,35 @@ async function createOrdersInBoth(service: ServiceProcess): Promise<number> {
   return COUNT
 }
 
+/** Kills a process of the service, waits for its replacement, and so on. */
+async function killInTurn(service: ServiceProcess, times: number): Promise<void> {
+  const findReady = () => service.logLines().filter(({ msg }) => `${msg}`.startsWith('ready at'))
+  for (let i = 0; i < times; i++) {
+    process.kill(findReady()[i]?.pid as number, 'SIGKILL')
+    await until(() => findReady().length === 3 + i)
+  }
+}
+
+/** The series of counters and histograms that are lower than before, or gone. */
+function findFallenCounters(before: string, after: Scrape): string[] {
+  const types = new Map(
+    [...before.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name, type]) => [name, type]),
+  )
+  const values = new Map(after.text.split('\n').map((line) => splitAtLast(line)))
+  return before.split('\n').filter((line) => {
+    const [series, value] = splitAtLast(line)
+    const name = series.replace(/\{.*/, '')
+    const type = types.get(name) ?? types.get(name.replace(/_(bucket|sum|count)$/, ''))
+    if (type !== 'counter' && type !== 'histogram') return false
+    return !(Number(values.get(series)) >= Number(value))
+  })
+}
+
+const splitAtLast = (line: string): [string, string] => {
+  const end = line.lastIndexOf(' ')
+  return [line.slice(0, end), line.slice(end + 1)]
+}
+
 test('the metrics of several processes are their sum, whichever process reads them', async () => {
   const service = await startTwo()
   const count = await createOrdersInBoth(service)
@@ -65,15 +97,48 @@ test('the sum does not fall when a process dies', async () => {
   expect(await countOrders(service.port)).toBe(count + 1)
 })
 
-test('a process that hangs does not delay the metrics, and is included in the sum', async () => {
+test('no counter falls and no scrape fails while processes are killed and replaced again and again', async () => {
+  const service = await startTwo({ METRICS_PORT: '0' })
+  const port = findMetricsPort(service)
+  await createOrdersInBoth(service)
+  const KILLS = 3
+  let isKilling = true
+  const killing = killInTurn(service, KILLS).finally(() => {
+    isKilling = false
+  })
+  const publicStatuses: number[] = []
+  let earlier = await scrape(port)
+  const before = await countOrders(port)
+  while (isKilling) {
+    // Those that go to a killed process have no response, and are not waited for.
+    void send(service.port).catch(() => {})
+    get(service.port, '/metrics').then(
+      ({ status }) => publicStatuses.push(status),
+      () => {},
+    )
+    const later = await scrape(port)
+    expect(findFallenCounters(earlier.text, later)).toEqual([])
+    earlier = later
+  }
+  await killing
+  await until(() => publicStatuses.length > 0)
+  expect(publicStatuses.filter((status) => status !== 200)).toEqual([])
+  expect(await countOrders(port)).toBeGreaterThan(before)
+})
+
+test('a process that hangs does not prevent a scrape, and is included in the sum', async () => {
   const service = await startTwo({ METRICS_PORT: `${await freePort()}` })
   const port = findMetricsPort(service)
   const count = await createOrdersInBoth(service)
-  expect(await countOrders(port)).toBe(count)
+  const before = await scrape(port)
   const [victim] = findServers(service) as [number]
   process.kill(victim, 'SIGSTOP')
   try {
-    expect(await countOrders(port)).toBe(count)
+    const startedAt = performance.now()
+    const during = await scrape(port)
+    expect(during.value('http_request_duration_seconds_count', CREATED)).toBe(count)
+    expect(findFallenCounters(before.text, during)).toEqual([])
+    expect(performance.now() - startedAt).toBeLessThan(SCRAPE_TIMEOUT_MS)
   } finally {
     process.kill(victim, 'SIGCONT')
   }

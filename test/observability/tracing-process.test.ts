@@ -68,7 +68,7 @@ test('the settings of OpenTelemetry are read from .env, too', async () => {
     'OTEL_TRACES_SAMPLER_ARG=1',
   ]
   await writeFile(join(folder, '.env'), lines.join('\n'))
-  const service = await spawnService({ DATABASE_URL: url }, folder)
+  const service = await spawnService({ DATABASE_URL: url }, { folder })
   await until(() => service.stdout().includes('listens on'))
   await send(service.port)
   await service.stop()

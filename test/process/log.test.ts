@@ -26,7 +26,7 @@ test('orders are created and SIGTERM ends the process although the disk of the l
   const { url } = await emptyDatabase()
   const full = openSync('/dev/full', 'w')
   onTestFinished(() => closeSync(full))
-  const service = await spawnService({ DATABASE_URL: url }, undefined, full)
+  const service = await spawnService({ DATABASE_URL: url }, { stdout: full })
   await respond(service.port)
   for (let i = 0; i < 30; i++) expect((await send(service.port)).status).toBe(201)
   expect((await scrape(service.port)).value(DROPPED)).toBeGreaterThanOrEqual(30)

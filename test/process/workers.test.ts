@@ -1,17 +1,62 @@
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { createServer } from 'node:http'
+import { chmod, copyFile, open, rename, rm, writeFile } from 'node:fs/promises'
+import { Agent, createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { blockInserts } from '../support/blocked-inserts.ts'
 import { newKey, send, sendAll } from '../support/client.ts'
-import { type ServiceProcess, spawnService, startProcess } from '../support/process.ts'
+import {
+  createTemporaryFolder,
+  type ServiceProcess,
+  spawnService,
+  startProcess,
+} from '../support/process.ts'
+import { startProxy } from '../support/start-proxy.ts'
 import { emptyDatabase, emptyRedisSpace, hasRedis } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 
 const PROCESSES = 2
+
+/** What an update of Node may do to the program of the workers, and what is logged then. */
+const BROKEN_NODES = {
+  'is missing': { breakNode: async () => {}, reason: /could not be spawned \(spawn \S+ ENOENT\)/ },
+  'is being written': {
+    breakNode: async (path: string) => {
+      const file = await open(path, 'w', 0o755)
+      onTestFinished(() => file.close())
+    },
+    reason: /could not be spawned \(spawn ETXTBSY\)/,
+  },
+  'exits at once': {
+    breakNode: (path: string) => writeFile(path, '#!/bin/sh\nexit 3', { mode: 0o755 }),
+    reason: /worker \d+ exited \(3\)/,
+  },
+}
+
+/** Copies Node, so that a test can break it for the processes that are spawned next. */
+async function copyNode() {
+  const folder = await createTemporaryFolder()
+  const node = join(folder, 'node')
+  await copyFile(process.execPath, node)
+  await chmod(node, 0o755)
+  return {
+    node,
+    replace: async (breakNode: (path: string) => Promise<void>) => {
+      await rename(node, `${node}.intact`)
+      await breakNode(node)
+    },
+    restore: async () => {
+      await rm(node, { force: true })
+      await rename(`${node}.intact`, node)
+    },
+  }
+}
+
+const failures = (service: ServiceProcess) =>
+  service.logLines().filter(({ msg }) => `${msg}`.startsWith('no replacement was started'))
 
 /** Prepares the stores of the test file. @returns the settings of several processes on them */
 async function prepareWorkers(databaseUrl: string) {
@@ -34,6 +79,45 @@ const findWorkers = (service: ServiceProcess) =>
     .filter(({ msg }) => `${msg}`.startsWith('ready at'))
     .map(({ pid }) => pid as number)
     .filter(isAlive)
+
+const ordersInLog = (service: ServiceProcess) =>
+  service.logLines().filter(({ route }) => route === '/orders')
+
+/** Opens connections that stay open, one after the other. @returns each with the worker that has it */
+async function openConnections(service: ServiceProcess, count: number) {
+  const connections: { agent: Agent; worker: number }[] = []
+  for (let i = 0; i < count; i++) {
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+    onTestFinished(() => agent.destroy())
+    const earlier = ordersInLog(service).length
+    await send(service.port, { agent, key: null })
+    await until(() => ordersInLog(service).length > earlier)
+    connections.push({ agent, worker: ordersInLog(service).at(-1)?.pid as number })
+  }
+  return connections
+}
+
+/** Starts workers that have requests in flight, on connections that are known to be theirs. */
+async function startWithRequestsInFlight(env: Record<string, string> = {}) {
+  const { url, unblock } = await blockInserts()
+  const prepared = await prepareWorkers(url)
+  const service = await startProcess({ ...prepared.env, WORKERS: '3', ...env })
+  const COUNT = 9
+  const connections = await openConnections(service, COUNT)
+  const inFlight = connections.map(({ agent }) =>
+    send(service.port, { agent }).then(
+      ({ status }) => status,
+      () => 'lost' as const,
+    ),
+  )
+  await until(async () => (await prepared.countClaims()) === COUNT)
+  /** What the clients get, if the requests of one worker are lost. */
+  const expectReplies = async (lost?: number) => {
+    const expected = connections.map(({ worker }) => (worker === lost ? 'lost' : 201))
+    expect(await Promise.all(inFlight)).toEqual(expected)
+  }
+  return { service, unblock, expectReplies }
+}
 
 function isAlive(pid: number): boolean {
   try {
@@ -115,12 +199,122 @@ describe.runIf(hasRedis)('several workers', () => {
     },
   )
 
-  test('end when their primary is killed', async () => {
-    const { service } = await startWorkers()
+  test('finish their requests on SIGTERM, also if one of them is killed at that moment', async () => {
+    const { service, unblock, expectReplies } = await startWithRequestsInFlight()
+    const [victim] = findWorkers(service) as [number]
+    process.kill(victim, 'SIGKILL')
+    service.child.kill('SIGTERM')
+    await until(() => service.stdout().includes('closing on SIGTERM'))
+    await unblock()
+    await expectReplies(victim)
+    expect(await service.ended).toBe(0)
+  })
+
+  test('continue when one of them dies as it begins to listen, which is replaced', async () => {
+    const folder = await createTemporaryFolder()
+    const flag = join(folder, 'die')
+    const preload = join(folder, 'die-when-listening.cjs')
+    await writeFile(
+      preload,
+      `const { existsSync, rmSync } = require('node:fs')
+      const { send } = process
+      if (send) process.send = (message, ...rest) => {
+        const result = send.call(process, message, ...rest)
+        if (message.act === 'queryServer' && existsSync('${flag}')) {
+          rmSync('${flag}')
+          process.kill(process.pid, 'SIGKILL')
+        }
+        return result
+      }`,
+    )
+    const { service } = await startWorkers({ NODE_OPTIONS: `--require ${preload}` })
+    const connections = await openConnections(service, 4)
+    const [victim] = findWorkers(service) as [number]
+    await writeFile(flag, '')
+    process.kill(victim, 'SIGKILL')
+    await until(() => failures(service).length > 0)
+    for (const { agent, worker } of connections) {
+      if (worker !== victim) expect((await send(service.port, { agent })).status).toBe(201)
+    }
+    await until(() => findWorkers(service).length === PROCESSES)
+    expect(failures(service)[0]?.msg).toMatch(/worker \d+ exited \(SIGKILL\)/)
+    expect(await service.stop()).toBe(0)
+  })
+
+  test('finish their requests when their primary is killed, and end', async () => {
+    const { service, unblock, expectReplies } = await startWithRequestsInFlight({
+      LOG_LEVEL: 'debug',
+    })
     const workers = findWorkers(service)
-    expect(workers).toHaveLength(PROCESSES)
-    await service.stop('SIGKILL')
-    await until(() => workers.every((pid) => !isAlive(pid)))
+    service.child.kill('SIGKILL')
+    await until(() => service.stdout().split('closing on request').length - 1 === workers.length)
+    await unblock()
+    await expectReplies()
+    await until(() => !workers.some(isAlive))
+  })
+
+  test('finish their requests on SIGTERM although one of them hangs, which is killed', async () => {
+    const { service, unblock, expectReplies } = await startWithRequestsInFlight()
+    const workers = findWorkers(service)
+    const [victim] = workers as [number]
+    process.kill(victim, 'SIGSTOP')
+    onTestFinished(() => void (isAlive(victim) && process.kill(victim, 'SIGKILL')))
+    service.child.kill('SIGTERM')
+    await until(() => service.stdout().includes('closing on SIGTERM'))
+    await unblock()
+    await expectReplies(victim)
+    expect(await service.ended).toBe(1)
+    await until(() => !workers.some(isAlive))
+  })
+
+  test('share one limit of wrong signatures', async () => {
+    const { service } = await startWorkers()
+    const statuses: number[] = []
+    for (let i = 0; i < 17; i++) {
+      const replies = await sendAll(6, () => send(service.port, { signature: '0'.repeat(64) }))
+      statuses.push(...replies.map(({ status }) => status))
+    }
+    expect(statuses.sort()).toEqual([...Array(100).fill(401), 429, 429])
+    expect(new Set(ordersInLog(service).map(({ pid }) => pid)).size).toBe(PROCESSES)
+    expect((await send(service.port)).status).toBe(201)
+  })
+
+  describe.each(Object.entries(BROKEN_NODES))('whose program %s', (_, { breakNode, reason }) => {
+    test('are started again and again; the others continue', async () => {
+      const { node, replace, restore } = await copyNode()
+      const { url } = await emptyDatabase()
+      const service = await startProcess((await prepareWorkers(url)).env, { node })
+      await replace(breakNode)
+      const [victim, survivor] = findWorkers(service) as [number, number]
+      process.kill(victim, 'SIGKILL')
+      const countFailures = () => failures(service).length
+      await until(() => countFailures() >= 2)
+      const replies = await sendAll(20, () => send(service.port))
+      expect(replies.map(({ status }) => status)).toEqual(Array(20).fill(201))
+      expect(findWorkers(service)).toEqual([survivor])
+      await restore()
+      await until(() => findWorkers(service).length === PROCESSES)
+      for (const { msg, err } of failures(service)) {
+        expect(msg).toMatch(reason)
+        expect(err).toBeUndefined()
+      }
+      expect(await service.stop()).toBe(0)
+    })
+
+    test('stop the start with one line', async () => {
+      const { node, replace } = await copyNode()
+      const { url: serverUrl } = await emptyDatabase()
+      const { proxy, url } = await startProxy(serverUrl)
+      const { env } = await prepareWorkers(url)
+      proxy.silence() // so that the primary waits before it starts workers
+      const service = await spawnService(env, { node })
+      await until(() => proxy.serverSidePorts.length > 0)
+      await replace(breakNode)
+      proxy.resume()
+      expect(await service.ended).toBe(1)
+      expect(service.stderr()).toMatch(/^order-once cannot start: .*\n$/)
+      expect(service.stderr()).toMatch(reason)
+    })
   })
 
   test('that cannot start stop the start with one line', async () => {

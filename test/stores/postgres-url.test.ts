@@ -153,7 +153,8 @@ const FORMS: [name: string, url: string, expected: object][] = [
   ],
 ]
 
-const ENCODE = 'a space, or a / ? or @ of the user, password or database, must be percent-encoded'
+const ENCODE = 'a / ? or @ of the user, password or database must be percent-encoded'
+const WHITE_SPACE = 'it has white space: remove it, or write %20 for a blank'
 
 const REFUSED: [url: string, rule: string][] = [
   ['mysql://u:secret@h/db', 'it must begin with postgres://'],
@@ -172,7 +173,8 @@ const REFUSED: [url: string, rule: string][] = [
   ['postgres://u:12/secret@h/db', ENCODE],
   ['postgres://u:12?secret@h/db', ENCODE],
   ['postgres://u:12@secret/x@h/db', ENCODE],
-  ['postgres://u:se cret@h/db', ENCODE],
+  ['postgres://u:se cret@h/db', WHITE_SPACE],
+  ['postgres://u:secret@h/db\n', WHITE_SPACE],
   ['postgres://u:secret@h/db?x=y', 'the parameter x is not known'],
   ['postgres://u:secret@h/db?search_path=x', 'the parameter search_path is not known'],
   ['postgres://u:secret@h/db?constructor=x', 'the parameter constructor is not known'],

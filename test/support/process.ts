@@ -55,15 +55,16 @@ export async function runBinary(args: string[], env: Record<string, string> = {}
 /**
  * Starts a process of the service, which may fail to start; it is stopped when the test is finished.
  *
- * @param stdout a file descriptor, instead of a pipe that is read
+ * @param options `folder`: in which it runs; `node`: the program that runs it, and its workers; `stdout`: a file
+ * descriptor, instead of a pipe that is read
  */
 export async function spawnService(
   env: Record<string, string>,
-  folder?: string,
-  stdout: number | 'pipe' = 'pipe',
+  options: { folder?: string; node?: string; stdout?: number } = {},
 ): Promise<ServiceProcess> {
+  const { folder, node = process.execPath, stdout = 'pipe' } = options
   const port = Number(env.PORT ?? (await freePort()))
-  const child = spawnChild(process.execPath, [BINARY, 'serve'], {
+  const child = spawnChild(node, [BINARY, 'serve'], {
     cwd: folder ?? (await createTemporaryFolder()), // where there is no .env
     env: {
       PATH: process.env.PATH,
@@ -105,8 +106,11 @@ export async function spawnService(
 }
 
 /** Starts a process of the service and waits until it listens. */
-export async function startProcess(env: Record<string, string>): Promise<ServiceProcess> {
-  const service = await spawnService(env)
+export async function startProcess(
+  env: Record<string, string>,
+  options?: Parameters<typeof spawnService>[1],
+): Promise<ServiceProcess> {
+  const service = await spawnService(env, options)
   await until(() => {
     if (service.child.exitCode !== null) throw new Error(`did not start: ${service.stderr()}`)
     return service.stdout().includes('listens on')

@@ -14,7 +14,7 @@ export const PROBLEM_TYPES = {
   'store-unavailable': { status: 503, title: 'The Idempotency-Key cannot be checked now' },
 } as const satisfies Record<string, ProblemType>
 
-/** In seconds. Most stores respond again within one second. */
+/** In seconds: the least that the header can say. Most stores respond again within a second. */
 const RETRY_AFTER = { 'retry-after': '1' }
 
 const create = (code: keyof typeof PROBLEM_TYPES, detail: string, headers = {}) =>

@@ -24,6 +24,9 @@ export interface Cluster {
 export const USER = 'order_once'
 export const DATABASE = 'postgres'
 
+// All that the programs need. Another user may run them, and must not read the secrets of this process.
+const ENVIRONMENT = { PATH: process.env.PATH, SystemRoot: process.env.SystemRoot, LC_ALL: 'C' }
+
 // A temporary directory this old belongs to an attempt that was killed: filling one takes seconds.
 const MAX_TEMPORARY_AGE_MS = 10 * 60_000
 
@@ -78,7 +81,10 @@ async function findDirectory(link: string): Promise<string> {
   }
   const account = chooseAccount(link)
   const parent = dirname(link)
-  if (!account || spawnSync('test', ['-x', parent], { ...account, cwd: '/' }).status === 0) {
+  if (
+    !account ||
+    spawnSync('test', ['-x', parent], { ...account, cwd: '/', env: ENVIRONMENT }).status === 0
+  ) {
     return link
   }
   await makeSharedDirectory()
@@ -117,7 +123,12 @@ async function findPrograms(account: Account): Promise<string> {
   })
   const bin = dirname(installed.postgres)
   const version = (user: Account) =>
-    spawnSync(installed.postgres, ['--version'], { ...user, cwd: '/', encoding: 'utf8' })
+    spawnSync(installed.postgres, ['--version'], {
+      ...user,
+      cwd: '/',
+      env: ENVIRONMENT,
+      encoding: 'utf8',
+    })
   const check = version(undefined)
   if (check.status !== 0) {
     const reason = check.error?.message ?? check.stderr.trim()
@@ -191,7 +202,7 @@ export async function runProgram(
     const child = spawn(join(bin, program), args, {
       ...account,
       cwd: '/', // open to any user
-      env: { ...process.env, LC_ALL: 'C' },
+      env: ENVIRONMENT,
       stdio: ['ignore', output.fd, output.fd],
       windowsHide: true,
     })

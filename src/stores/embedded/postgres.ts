@@ -35,6 +35,9 @@ const LOCK_TIMEOUT_MS = 2_000
 const RETRYABLE = /postmaster\.pid|shared memory block|could not bind/
 const RETRY_TIMEOUT_MS = 10_000
 
+// What initdb prints if the user of the process has no name, as on OpenShift.
+const NO_PASSWD_ENTRY = /could not look up effective user ID/
+
 // By default pg_ctl stops waiting after 60 s, but leaves Postgres running. Recovery replays up to 1 GB
 // (max_wal_size), which takes less than this on a slow disk.
 const PG_CTL_TIMEOUT_SECONDS = 600
@@ -58,9 +61,13 @@ export async function startEmbeddedPostgres(
   } catch (error) {
     if (error instanceof StartError) throw error
     const reason = error instanceof Error ? error.message : String(error)
-    throw new StartError(`the embedded database in ${dataDir} did not start: ${reason}`, {
-      cause: error,
-    })
+    const advice = NO_PASSWD_ENTRY.test(reason)
+      ? '; add the user to /etc/passwd, or set DATABASE_URL'
+      : ''
+    throw new StartError(
+      `the embedded database in DATA_DIR ${dataDir} did not start: ${reason}${advice}`,
+      { cause: error },
+    )
   }
 }
 

@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import postgres from 'postgres'
-import { afterEach, describe, expect, test, vi } from 'vitest'
+import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { StartError } from '../../../src/start-error.ts'
 import { startEmbeddedPostgres } from '../../../src/stores/embedded/postgres.ts'
 import { spawnChild } from '../../support/child-processes.ts'
@@ -326,6 +326,18 @@ describe.runIf(isRoot)('as root', () => {
     const running = await startEmbeddedPostgres(dataDir)
     expect(running.directory).toBe(join(dataDir, 'postgres'))
     expect(ps((await readPidFile(dataDir)).pid, 'user')).not.toBe('root')
+    await running.stop()
+  })
+
+  test('the user of Postgres cannot read the environment of the service', async () => {
+    vi.stubEnv('HMAC_SECRET', 'the-secret-of-the-service')
+    onTestFinished(() => void vi.unstubAllEnvs())
+    const dataDir = await createDataDir()
+    const running = await startEmbeddedPostgres(dataDir)
+    const { pid } = await readPidFile(dataDir)
+    const environment = await fs.readFile(`/proc/${pid}/environ`, 'utf8')
+    expect(environment).toContain('LC_ALL=C')
+    expect(environment).not.toContain('HMAC_SECRET')
     await running.stop()
   })
 
