@@ -12,6 +12,7 @@ import { hostHeader } from './http/host-header.ts'
 import { bodyCheck, jsonBody, schemaCompilers } from './http/json-body.ts'
 import { methodNotAllowed } from './http/method-not-allowed.ts'
 import { overload } from './http/overload.ts'
+import { createProxyTrust } from './http/proxy-trust.ts'
 import { getRequestId, requestLog } from './http/request-log.ts'
 import { shutdown } from './http/shutdown.ts'
 import { HEADERS_TIMEOUT_MS, MAX_HEADER_BYTES, REQUEST_TIMEOUT_MS } from './limits.ts'
@@ -62,7 +63,8 @@ export async function buildApp(
     logController: new LogController({ disableRequestLogging: true }), // requestLog logs them
     genReqId: getRequestId,
     requestIdHeader: false,
-    trustProxy: settings.trustedProxies ?? false,
+    trustProxy: settings.trustedProxies ? createProxyTrust(settings.trustedProxies) : false,
+    keepAliveTimeout: settings.keepAliveTimeoutMs,
     bodyLimit: settings.maxBodyBytes,
     requestTimeout: REQUEST_TIMEOUT_MS,
     pluginTimeout: 0, // each store has time limits of its own

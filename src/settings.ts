@@ -84,6 +84,8 @@ const TABLE = {
   port: required('PORT', 8080, integer(0, 65_535)),
   /** where `/metrics` is served; undefined: at `port`, with the other routes */
   metricsPort: optional('METRICS_PORT', integer(0, 65_535)),
+  /** how long a connection without a request stays open: longer than the proxy in front keeps it */
+  keepAliveTimeoutMs: required('KEEP_ALIVE_TIMEOUT_SECONDS', 72, seconds(1, 3600)),
   /** how many processes serve requests */
   workers: required('WORKERS', 1, {
     parse: (text) => (text === 'auto' ? ('auto' as const) : integer(1, 99).parse(text)),
@@ -158,6 +160,10 @@ const TABLE = {
   tracesSampler: optional('OTEL_TRACES_SAMPLER', oneOf(...SAMPLERS)),
   tracesSamplerArg: optional('OTEL_TRACES_SAMPLER_ARG', number(0, 1)),
 } satisfies Record<string, Setting<unknown> & { isOptional: boolean }>
+
+/** The rule of each setting, as a wrong value is refused: "PORT must be …". */
+export const describeRules = () =>
+  Object.values(TABLE).map(({ env, rule }) => `${env} must be ${rule}`)
 
 type Table = typeof TABLE
 

@@ -1,7 +1,8 @@
+import { readFileSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { isProduction, parseSettings } from '../src/settings.ts'
+import { describeRules, isProduction, parseSettings } from '../src/settings.ts'
 import { createTemporaryFolder, spawnService } from './support/process.ts'
 
 describe('the settings', () => {
@@ -10,6 +11,7 @@ describe('the settings', () => {
       environment: 'development',
       host: '127.0.0.1',
       port: 8080,
+      keepAliveTimeoutMs: 72_000,
       workers: 1,
       hmacSecrets: ['super-secret-key'],
       maxSignatureFailures: 100,
@@ -40,6 +42,11 @@ describe('the settings', () => {
     ['INSERT_BATCH_MAX', '1001', 'INSERT_BATCH_MAX must be an integer from 1 to 1000'],
     ['DOCS', 'maybe', 'DOCS must be on or off'],
     ['PORT', '', 'PORT must be an integer from 0 to 65535'],
+    [
+      'KEEP_ALIVE_TIMEOUT_SECONDS',
+      '0',
+      'KEEP_ALIVE_TIMEOUT_SECONDS must be an integer from 1 to 3600',
+    ],
     ['METRICS_PORT', '8080', 'METRICS_PORT must be another port than PORT'],
     ['METRICS_PORT', 'tcp://10.0.0.1:80', 'METRICS_PORT must be an integer from 0 to 65535'],
     ['NODE_ENV', 'prod', 'NODE_ENV must be development, test or production'],
@@ -120,6 +127,17 @@ describe('the settings', () => {
 
   test('accept blanks inside of a secret, and several secrets', () => {
     expect(parseSettings({ HMAC_SECRET: 'a b,c' }).hmacSecrets).toEqual(['a b', 'c'])
+  })
+
+  test('are all in docs/settings.md and .env.example, with the rules that the service prints', () => {
+    const read = (name: string) => readFileSync(new URL(`../${name}`, import.meta.url), 'utf8')
+    const [document, example] = [read('docs/settings.md'), read('.env.example')]
+    expect(document).toContain(`\`\`\`text\n${describeRules().join('\n')}\n\`\`\``)
+    for (const rule of describeRules()) {
+      const [name] = rule.split(' ')
+      expect(document).toContain(`| \`${name}\` |`)
+      expect(example).toMatch(new RegExp(`^#${name}=`, 'm'))
+    }
   })
 
   test('accept addresses and ranges of proxies', () => {

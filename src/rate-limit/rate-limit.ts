@@ -8,6 +8,7 @@ import fastifyRateLimit, {
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { problems } from '../http/problems.ts'
+import { removePort } from '../http/proxy-trust.ts'
 import {
   createMemoryCounters,
   fallBackToMemory,
@@ -138,6 +139,6 @@ function identifyClient({ ip, socket }: FastifyRequest): string {
 
 /** Some proxies append the client's port, and a client can send them anything. */
 function parseClient(ip: string, socket: Socket): string {
-  const address = ip.replace(/^\[(.*)\](:\d+)?$/, '$1').replace(/^([\d.]+):\d+$/, '$1')
+  const address = removePort(ip)
   return normalizeIP(isIP(address) ? address : (socket.remoteAddress ?? ''))
 }

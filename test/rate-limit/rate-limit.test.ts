@@ -104,6 +104,20 @@ describe.each(hasRedis ? ['memory', 'redis'] : ['memory'])('the rate limit in %s
     expect((await send(other.port, from('203.0.113.2'))).status).toBe(429)
   })
 
+  test('finds the client behind proxies that append a port to the address of the one before', async () => {
+    const { port } = await startService({
+      redis,
+      env: { RATE_LIMIT_MAX: '1', TRUST_PROXY: '127.0.0.1,147.243.0.0/16,2001:db8::/32' },
+    })
+    const from = (addresses: string) =>
+      send(port, { headers: { 'x-forwarded-for': addresses } }).then(({ status }) => status)
+    expect(await from('203.0.113.1, 147.243.1.1:4433')).toBe(201)
+    expect(await from('203.0.113.2:99, [2001:db8::1]:4433, 147.243.1.1')).toBe(201)
+    expect(await from('203.0.113.2, 147.243.1.1:4433')).toBe(429)
+    expect(await from('203.0.113.3, 198.51.100.1, 147.243.1.1')).toBe(201)
+    expect(await from('203.0.113.4, 198.51.100.1:1, 147.243.1.1')).toBe(429) // not a trusted proxy
+  })
+
   test('identifies a client by its address, also if its proxy adds a port or sends no address', async () => {
     const { port } = await startService({
       redis,
