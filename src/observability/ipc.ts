@@ -5,8 +5,8 @@ import { withDeadline } from '@order-once/idempotency/batching'
 /** The other process: for a primary one of its workers, for a worker `process`. */
 interface Peer {
   send?(message: object, callback: (error: Error | null) => void): boolean
-  on(event: 'message', listener: (message: unknown) => void): unknown
-  off(event: 'message', listener: (message: unknown) => void): unknown
+  on(event: 'message' | 'disconnect', listener: (message: unknown) => void): unknown
+  off(event: 'message' | 'disconnect', listener: (message: unknown) => void): unknown
 }
 
 interface IpcRequest {
@@ -22,7 +22,7 @@ interface IpcReply {
 /**
  * Sends a request to another process, which replies by `replyToPeer`.
  *
- * @throws {DeadlineError} if there is no reply within `timeoutMs`
+ * @throws if the other process is gone, or does not reply within `timeoutMs`
  */
 export async function requestFromPeer(
   peer: Peer,
@@ -31,12 +31,15 @@ export async function requestFromPeer(
 ): Promise<unknown> {
   const id = randomUUID()
   let onMessage = (_message: unknown): void => {}
+  let onDisconnect = (): void => {}
   const reply = new Promise((resolve, reject) => {
     onMessage = (message) => {
       const { replyTo, reply } = message as Partial<IpcReply>
       if (replyTo === id) resolve(reply)
     }
+    onDisconnect = () => reject(new Error('the other process is gone'))
     peer.on('message', onMessage)
+    peer.on('disconnect', onDisconnect)
     const sent: IpcRequest = { request, id }
     peer.send?.(sent, (error) => error && reject(error))
   })
@@ -44,6 +47,7 @@ export async function requestFromPeer(
     return await withDeadline(reply, timeoutMs, 'the other process did not reply')
   } finally {
     peer.off('message', onMessage)
+    peer.off('disconnect', onDisconnect)
   }
 }
 
