@@ -2,11 +2,15 @@
 import { randomUUID } from 'node:crypto'
 import { withDeadline } from '@order-once/idempotency/batching'
 
+/** Both: Node emits no 'disconnect' for a worker that dies before it has accepted a connection. */
+const GONE_EVENTS = ['disconnect', 'exit'] as const
+type GoneEvent = (typeof GONE_EVENTS)[number]
+
 /** The other process: for a primary one of its workers, for a worker `process`. */
 interface Peer {
   send?(message: object, callback: (error: Error | null) => void): boolean
-  on(event: 'message' | 'disconnect', listener: (message: unknown) => void): unknown
-  off(event: 'message' | 'disconnect', listener: (message: unknown) => void): unknown
+  on(event: 'message' | GoneEvent, listener: (message: unknown) => void): unknown
+  off(event: 'message' | GoneEvent, listener: (message: unknown) => void): unknown
 }
 
 interface IpcRequest {
@@ -31,15 +35,15 @@ export async function requestFromPeer(
 ): Promise<unknown> {
   const id = randomUUID()
   let onMessage = (_message: unknown): void => {}
-  let onDisconnect = (): void => {}
+  let onGone = (): void => {}
   const reply = new Promise((resolve, reject) => {
     onMessage = (message) => {
       const { replyTo, reply } = message as Partial<IpcReply>
       if (replyTo === id) resolve(reply)
     }
-    onDisconnect = () => reject(new Error('the other process is gone'))
+    onGone = () => reject(new Error('the other process is gone'))
     peer.on('message', onMessage)
-    peer.on('disconnect', onDisconnect)
+    for (const event of GONE_EVENTS) peer.on(event, onGone)
     const sent: IpcRequest = { request, id }
     peer.send?.(sent, (error) => error && reject(error))
   })
@@ -47,7 +51,7 @@ export async function requestFromPeer(
     return await withDeadline(reply, timeoutMs, 'the other process did not reply')
   } finally {
     peer.off('message', onMessage)
-    peer.off('disconnect', onDisconnect)
+    for (const event of GONE_EVENTS) peer.off(event, onGone)
   }
 }
 
