@@ -74,6 +74,7 @@ function createWorkers(count: number, stores: Stores, log: FastifyBaseLogger) {
   async function fork(): Promise<Address> {
     const startedAt = performance.now()
     const worker = spawnWorker(stores)
+    worker.once('online', () => closeUnacceptedConnection(worker))
     starting.add(worker)
     let failure: string | undefined
     worker.on('message', (message: Partial<StartFailure>) => {
@@ -167,6 +168,26 @@ function waitForEnd(worker: Worker): Promise<string> {
       resolve(describeSpawnFailure(error))
     })
   })
+}
+
+/**
+ * When a worker exits, closes the connection that it was sent and has not accepted. Node forgets it: it would
+ * stay open without a response.
+ */
+function closeUnacceptedConnection({ process: child }: Worker): void {
+  const send = child.send.bind(child) as (...args: unknown[]) => boolean
+  let sent: { close(): void } | undefined // Node sends the next one when this one is accepted
+  const sendAndRemember = (...args: unknown[]) => {
+    const [message, handle] = args as [{ act?: string }, typeof sent]
+    if (message.act === 'newconn') sent = handle
+    return send(...args)
+  }
+  Object.assign(child, { send: sendAndRemember })
+  // First of the listeners: that of Node sends the next one.
+  child.prependListener('internalMessage' as 'message', (message) => {
+    if (Object.hasOwn(message as object, 'accepted')) sent = undefined
+  })
+  child.once('exit', () => sent?.close())
 }
 
 const describeSpawnFailure = (error: unknown) =>

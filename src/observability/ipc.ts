@@ -2,11 +2,15 @@
 import { randomUUID } from 'node:crypto'
 import { withDeadline } from '@order-once/idempotency/batching'
 
+/** Both: Node emits no 'disconnect' for a worker that dies before it has accepted a connection. */
+const GONE_EVENTS = ['disconnect', 'exit'] as const
+type GoneEvent = (typeof GONE_EVENTS)[number]
+
 /** The other process: for a primary one of its workers, for a worker `process`. */
 interface Peer {
   send?(message: object, callback: (error: Error | null) => void): boolean
-  on(event: 'message', listener: (message: unknown) => void): unknown
-  off(event: 'message', listener: (message: unknown) => void): unknown
+  on(event: 'message' | GoneEvent, listener: (message: unknown) => void): unknown
+  off(event: 'message' | GoneEvent, listener: (message: unknown) => void): unknown
 }
 
 interface IpcRequest {
@@ -22,7 +26,7 @@ interface IpcReply {
 /**
  * Sends a request to another process, which replies by `replyToPeer`.
  *
- * @throws {DeadlineError} if there is no reply within `timeoutMs`
+ * @throws if the other process is gone, or does not reply within `timeoutMs`
  */
 export async function requestFromPeer(
   peer: Peer,
@@ -31,12 +35,15 @@ export async function requestFromPeer(
 ): Promise<unknown> {
   const id = randomUUID()
   let onMessage = (_message: unknown): void => {}
+  let onGone = (): void => {}
   const reply = new Promise((resolve, reject) => {
     onMessage = (message) => {
       const { replyTo, reply } = message as Partial<IpcReply>
       if (replyTo === id) resolve(reply)
     }
+    onGone = () => reject(new Error('the other process is gone'))
     peer.on('message', onMessage)
+    for (const event of GONE_EVENTS) peer.on(event, onGone)
     const sent: IpcRequest = { request, id }
     peer.send?.(sent, (error) => error && reject(error))
   })
@@ -44,6 +51,7 @@ export async function requestFromPeer(
     return await withDeadline(reply, timeoutMs, 'the other process did not reply')
   } finally {
     peer.off('message', onMessage)
+    for (const event of GONE_EVENTS) peer.off(event, onGone)
   }
 }
 

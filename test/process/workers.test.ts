@@ -97,26 +97,32 @@ async function openConnections(service: ServiceProcess, count: number) {
   return connections
 }
 
-/** Starts workers that have requests in flight, on connections that are known to be theirs. */
-async function startWithRequestsInFlight(env: Record<string, string> = {}) {
+/** Starts workers on a database that blocks orders, with connections that are known to be theirs. */
+async function startBlocked(env: Record<string, string> = {}) {
   const { url, unblock } = await blockInserts()
   const prepared = await prepareWorkers(url)
   const service = await startProcess({ ...prepared.env, WORKERS: '3', ...env })
-  const COUNT = 9
-  const connections = await openConnections(service, COUNT)
-  const inFlight = connections.map(({ agent }) =>
-    send(service.port, { agent }).then(
-      ({ status }) => status,
-      () => 'lost' as const,
-    ),
-  )
-  await until(async () => (await prepared.countClaims()) === COUNT)
-  /** What the clients get, if the requests of one worker are lost. */
-  const expectReplies = async (lost?: number) => {
-    const expected = connections.map(({ worker }) => (worker === lost ? 'lost' : 201))
-    expect(await Promise.all(inFlight)).toEqual(expected)
+  const connections = await openConnections(service, 9)
+  return {
+    service,
+    unblock,
+    /** Sends an order on each connection but those of `exceptWorker`, and waits until all are in flight. */
+    async sendOrders({ exceptWorker }: { exceptWorker?: number } = {}) {
+      const used = connections.filter(({ worker }) => worker !== exceptWorker)
+      const replies = used.map(({ agent }) =>
+        send(service.port, { agent }).then(
+          ({ status }) => status,
+          () => 'lost' as const,
+        ),
+      )
+      await until(async () => (await prepared.countClaims()) === used.length)
+      /** Expects that the orders of one worker, or of none, get no response. */
+      return async (lost?: number) => {
+        const expected = used.map(({ worker }) => (worker === lost ? 'lost' : 201))
+        expect(await Promise.all(replies)).toEqual(expected)
+      }
+    },
   }
-  return { service, unblock, expectReplies }
 }
 
 function isAlive(pid: number): boolean {
@@ -200,7 +206,8 @@ describe.runIf(hasRedis)('several workers', () => {
   )
 
   test('finish their requests on SIGTERM, also if one of them is killed at that moment', async () => {
-    const { service, unblock, expectReplies } = await startWithRequestsInFlight()
+    const { service, unblock, sendOrders } = await startBlocked()
+    const expectReplies = await sendOrders()
     const [victim] = findWorkers(service) as [number]
     process.kill(victim, 'SIGKILL')
     service.child.kill('SIGTERM')
@@ -210,41 +217,59 @@ describe.runIf(hasRedis)('several workers', () => {
     expect(await service.ended).toBe(0)
   })
 
-  test('continue when one of them dies as it begins to listen, which is replaced', async () => {
+  test('finish their requests on SIGTERM, also if a replacement dies as it begins to listen', async () => {
     const folder = await createTemporaryFolder()
     const flag = join(folder, 'die')
+    const dead = join(folder, 'dead')
     const preload = join(folder, 'die-when-listening.cjs')
+    // The primary reads the last message of the worker after its death.
     await writeFile(
       preload,
-      `const { existsSync, rmSync } = require('node:fs')
+      `const { existsSync, writeFileSync } = require('node:fs')
       const { send } = process
       if (send) process.send = (message, ...rest) => {
+        const dies = message.act === 'queryServer' && existsSync('${flag}')
+        if (dies) process.kill(process.ppid, 'SIGSTOP')
         const result = send.call(process, message, ...rest)
-        if (message.act === 'queryServer' && existsSync('${flag}')) {
-          rmSync('${flag}')
+        if (dies) {
+          writeFileSync('${dead}', '')
           process.kill(process.pid, 'SIGKILL')
         }
         return result
       }`,
     )
-    const { service } = await startWorkers({ NODE_OPTIONS: `--require ${preload}` })
-    const connections = await openConnections(service, 4)
-    const [victim] = findWorkers(service) as [number]
+    const { service, unblock, sendOrders } = await startBlocked({
+      NODE_OPTIONS: `--require ${preload}`,
+    })
+    onTestFinished(() => void service.child.kill('SIGCONT'))
     await writeFile(flag, '')
+    const [victim] = findWorkers(service) as [number]
     process.kill(victim, 'SIGKILL')
-    await until(() => failures(service).length > 0)
-    for (const { agent, worker } of connections) {
-      if (worker !== victim) expect((await send(service.port, { agent })).status).toBe(201)
-    }
-    await until(() => findWorkers(service).length === PROCESSES)
-    expect(failures(service)[0]?.msg).toMatch(/worker \d+ exited \(SIGKILL\)/)
-    expect(await service.stop()).toBe(0)
+    await until(() => existsSync(dead))
+    const expectReplies = await sendOrders({ exceptWorker: victim })
+    service.child.kill('SIGTERM')
+    service.child.kill('SIGCONT')
+    await until(() => service.stdout().includes('closing on SIGTERM'))
+    await unblock()
+    await expectReplies()
+    expect(await service.ended).toBe(0)
+  })
+
+  test('leave no connection without an end when they are killed', async () => {
+    const { service } = await startWorkers()
+    const [victim] = findWorkers(service) as [number]
+    process.kill(victim, 'SIGKILL')
+    // The primary still believes that the worker accepts connections.
+    const replies = Array.from({ length: 4 }, () => send(service.port))
+    const statuses = (await Promise.allSettled(replies)).map((result) =>
+      result.status === 'fulfilled' ? result.value.status : result.reason.code,
+    )
+    for (const status of statuses) expect([201, 'ECONNRESET']).toContain(status)
   })
 
   test('finish their requests when their primary is killed, and end', async () => {
-    const { service, unblock, expectReplies } = await startWithRequestsInFlight({
-      LOG_LEVEL: 'debug',
-    })
+    const { service, unblock, sendOrders } = await startBlocked({ LOG_LEVEL: 'debug' })
+    const expectReplies = await sendOrders()
     const workers = findWorkers(service)
     service.child.kill('SIGKILL')
     await until(() => service.stdout().split('closing on request').length - 1 === workers.length)
@@ -254,7 +279,8 @@ describe.runIf(hasRedis)('several workers', () => {
   })
 
   test('finish their requests on SIGTERM although one of them hangs, which is killed', async () => {
-    const { service, unblock, expectReplies } = await startWithRequestsInFlight()
+    const { service, unblock, sendOrders } = await startBlocked()
+    const expectReplies = await sendOrders()
     const workers = findWorkers(service)
     const [victim] = workers as [number]
     process.kill(victim, 'SIGSTOP')

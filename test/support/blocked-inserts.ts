@@ -1,5 +1,6 @@
 /** Blocks inserts inside Postgres, by locks of another transaction. */
 import type { Sql, TransactionSql } from 'postgres'
+import { onTestFinished } from 'vitest'
 import { createGate } from './gate.ts'
 import { emptyDatabase } from './stores.ts'
 
@@ -29,6 +30,7 @@ async function block(
   const { url, sql } = await emptyDatabase()
   const locked = createGate()
   const unblocked = createGate()
+  onTestFinished(unblocked.open) // a test that fails must not block the next ones
   const transaction = sql
     .begin(async (session) => {
       await lock(session)
