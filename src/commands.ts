@@ -1,4 +1,6 @@
 /** The commands of the binary. */
+import { readFileSync } from 'node:fs'
+import { readEnvFile } from './env-file.ts'
 import { StartError } from './start-error.ts'
 
 const HELP = `order-once creates an order exactly once, however often its request is repeated.
@@ -7,6 +9,7 @@ const HELP = `order-once creates an order exactly once, however often its reques
   order-once migrate    applies pending migrations, as each start does
   order-once cleanup    releases old keys and deletes expired records, as the service does hourly
   order-once order      sends an order to a service; --help shows how
+  order-once --version  prints the version
 
 The settings come from the environment and from .env: see .env.example.`
 
@@ -20,6 +23,13 @@ const WRONG_USAGE = 2
  * @returns the exit code: 0, 1 after a failure, 2 after wrong usage. `serve` goes on after it returns
  */
 export async function runCommand([name, ...args]: string[]): Promise<number> {
+  if (name === 'serve' || name === 'migrate' || name === 'cleanup') {
+    if (args.includes('--help') || args.includes('-h')) return runCommand(['--help'])
+    if (args.length > 0) {
+      console.error(`order-once ${name} takes no arguments, but settings: see order-once --help`)
+      return WRONG_USAGE
+    }
+  }
   switch (name) {
     case 'serve': {
       const { serve } = await import('./serve.ts')
@@ -35,8 +45,15 @@ export async function runCommand([name, ...args]: string[]): Promise<number> {
     }
     case 'order': {
       const { runOrderCommand } = await import('./client/command.ts')
-      return runOrderCommand(args)
+      let exitCode = SUCCESS
+      const failure = await reportStartErrors('no order was sent', async () => {
+        exitCode = await runOrderCommand(args, { ...readEnvFile('.env'), ...process.env })
+      })
+      return failure || exitCode
     }
+    case '--version':
+      console.log(readVersion())
+      return SUCCESS
     case '--help':
     case '-h':
       console.log(HELP)
@@ -48,6 +65,11 @@ export async function runCommand([name, ...args]: string[]): Promise<number> {
       console.error(`order-once: unknown command "${name}"; see order-once --help`)
       return WRONG_USAGE
   }
+}
+
+function readVersion(): string {
+  const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'))
+  return version
 }
 
 async function reportStartErrors(subject: string, command: () => Promise<void>): Promise<number> {

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import manifest from '../package.json' with { type: 'json' }
 import { runBinary } from './support/process.ts'
 
 const HELP =
@@ -18,6 +19,25 @@ describe('the binary', () => {
       code: 2,
       stdout: '',
       stderr: expect.stringMatching(HELP),
+    })
+  })
+
+  test.each(['serve', 'migrate', 'cleanup'])('prints its commands with %s --help', async (name) => {
+    expect((await runBinary([name, '--help'])).stdout).toMatch(HELP)
+  })
+
+  test('exits with 2 and one line for arguments of a command that has none', async () => {
+    expect(await runBinary(['serve', '--port', '1'])).toEqual({
+      code: 2,
+      stdout: '',
+      stderr: 'order-once serve takes no arguments, but settings: see order-once --help\n',
+    })
+  })
+
+  test('prints its version', async () => {
+    expect(await runBinary(['--version'])).toMatchObject({
+      code: 0,
+      stdout: `${manifest.version}\n`,
     })
   })
 

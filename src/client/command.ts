@@ -4,6 +4,7 @@ import { createProgressBar } from './progress-bar.ts'
 import { isExactlyOnce, repeatOrder } from './repeat-order.ts'
 import {
   createJsonReport,
+  escapeControls,
   explainRefusals,
   formatAttempt,
   formatOutcome,
@@ -24,11 +25,15 @@ const WRONG_USAGE = 2
  * to stderr, in one line.
  *
  * @param args the flags: the arguments that follow `order`
+ * @param environment where the secret is if no flag gives it
  * @returns the exit code
  */
-export async function runOrderCommand(args: string[]): Promise<number> {
+export async function runOrderCommand(
+  args: string[],
+  environment: Record<string, string | undefined>,
+): Promise<number> {
   try {
-    const command = await readFlags(args)
+    const command = await readFlags(args, environment)
     if (command === 'help') {
       console.log(HELP)
       return SUCCESS
@@ -46,17 +51,17 @@ export async function runOrderCommand(args: string[]): Promise<number> {
 
 /** @returns whether the order was received */
 async function sendAndReport({ key, order, json, ...limits }: OrderCommand): Promise<boolean> {
-  const print = json ? () => {} : console.log
+  const print = json ? () => {} : printText
   print(formatRequest(order))
   let number = 0
   const outcome = await sendWithRetries(order, {
     ...limits,
     onAttempt: (attempt) => print(formatAttempt(++number, attempt)),
   })
-  if (json) console.log(JSON.stringify(createJsonReport(key, outcome)))
-  else if ('status' in outcome.last) console.log(formatResponse(outcome.last))
+  if (json) printText(JSON.stringify(createJsonReport(key, outcome)))
+  else if ('status' in outcome.last) printText(formatResponse(outcome.last))
   const succeeded = 'order' in outcome.last && outcome.last.order !== undefined
-  const printResult = succeeded ? print : console.error
+  const printResult = succeeded ? print : printError
   printResult(formatOutcome(key, outcome))
   return succeeded
 }
@@ -66,14 +71,17 @@ async function repeatAndReport(
   { key, order, json, timeoutMs }: OrderCommand,
   { times, concurrency }: { times: number; concurrency: number },
 ): Promise<boolean> {
-  const print = json ? () => {} : console.log
+  const print = json ? () => {} : printText
   print(formatRequest(order))
   const onProgress = createProgressBar(times)
   const summary = await repeatOrder(order, times, { concurrency, timeoutMs, onProgress })
-  if (json) console.log(JSON.stringify({ key, ...summary }))
-  else console.log([formatRepeatCounts(summary), '', ...explainRefusals(summary)].join('\n'))
+  if (json) printText(JSON.stringify({ key, ...summary }))
+  else printText([formatRepeatCounts(summary), '', ...explainRefusals(summary)].join('\n'))
   const succeeded = isExactlyOnce(summary)
-  const printResult = succeeded ? print : console.error
+  const printResult = succeeded ? print : printError
   printResult(formatRepeatResult(key, summary))
   return succeeded
 }
+
+const printText = (text: string) => console.log(escapeControls(text))
+const printError = (text: string) => console.error(escapeControls(text))

@@ -41,8 +41,10 @@ Order:
 
 Service:
   --url URL            the address of the service (default: http://127.0.0.1:8080)
-  --secret SECRET      the shared secret (default: the first secret in HMAC_SECRET, or the
-                       development secret if that is not set)
+  --secret-file FILE   read the shared secret from FILE; "-" reads stdin
+                       (default: the first secret in HMAC_SECRET of the environment or of .env,
+                       or the development secret if that is not set)
+  --secret SECRET      the shared secret itself: other users can see it, and the shell keeps it
 
 Retries:
   --attempts N         maximum number of attempts (default: ${DEFAULTS.maxAttempts})
@@ -82,6 +84,7 @@ const OPTIONS = {
   key: STRING,
   url: STRING,
   secret: STRING,
+  'secret-file': STRING,
   attempts: STRING,
   'max-time': STRING,
   timeout: STRING,
@@ -107,22 +110,30 @@ export interface OrderCommand {
 }
 
 /**
- * Reads the flags, and the file that `--file` names.
+ * Reads the flags, and the files that they name.
  *
+ * @param environment where the secret is if no flag gives it
  * @returns `'help'` if `--help` is there
  * @throws {UsageError} if a flag is unknown, missing, invalid or in conflict with another
  */
-export async function readFlags(args: string[]): Promise<OrderCommand | 'help'> {
+export async function readFlags(
+  args: string[],
+  environment: Record<string, string | undefined>,
+): Promise<OrderCommand | 'help'> {
   const flags = parseFlags(args)
   if (flags.help) return 'help'
   refuseCombination(flags, 'file', ['item', 'amount', 'user'])
   refuseCombination(flags, 'repeat', ['attempts', 'max-time'])
+  refuseCombination(flags, 'secret', ['secret-file'])
   if (flags.concurrency !== undefined && flags.repeat === undefined) {
     throw new UsageError('--concurrency needs --repeat')
   }
   const key = flags.key ?? randomUUID()
   if (/[^\x20-\x7e]/.test(key)) throw new UsageError('--key must be visible ASCII characters')
-  const secret = flags.secret ?? (process.env.HMAC_SECRET?.split(',')[0] || DEVELOPMENT_SECRET)
+  if (flags.file === '-' && flags['secret-file'] === '-') {
+    throw new UsageError('only one of --file and --secret-file can read stdin')
+  }
+  const secret = await readSecret(flags, environment)
   const times = parseWholeNumber(flags, 'repeat', MAX_REPEATS)
   return {
     key,
@@ -184,15 +195,30 @@ function readUrl({ url = 'http://127.0.0.1:8080' }: Flags): string {
   throw new UsageError(`--url must be a URL such as http://127.0.0.1:8080, not "${url}"`)
 }
 
+async function readSecret(
+  { secret, 'secret-file': file }: Flags,
+  environment: Record<string, string | undefined>,
+): Promise<string> {
+  if (secret !== undefined) return secret
+  if (file === undefined) return environment.HMAC_SECRET?.split(',')[0] || DEVELOPMENT_SECRET
+  // Most editors end a file with a line break.
+  const text = new TextDecoder().decode(await readBytes(file, '--secret-file')).trimEnd()
+  if (text === '') throw new UsageError('--secret-file has no secret')
+  return text
+}
+
+/** @param file a path; `-` is stdin @param flag that names it */
+async function readBytes(file: string, flag: string): Promise<Uint8Array<ArrayBuffer>> {
+  try {
+    return new Uint8Array(await (file === '-' ? buffer(process.stdin) : readFile(file)))
+  } catch (error) {
+    throw new UsageError(`${flag} cannot be read: ${formatError(error)}`)
+  }
+}
+
 async function readBody(flags: Flags): Promise<Uint8Array<ArrayBuffer>> {
   const { file, item, amount, user = 'user-1' } = flags
-  if (file !== undefined) {
-    try {
-      return new Uint8Array(await (file === '-' ? buffer(process.stdin) : readFile(file)))
-    } catch (error) {
-      throw new UsageError(`--file cannot be read: ${formatError(error)}`)
-    }
-  }
+  if (file !== undefined) return readBytes(file, '--file')
   if (item === undefined || amount === undefined) {
     throw new UsageError('--item and --amount are required, or --file; see --help for examples')
   }

@@ -45,8 +45,19 @@ export function formatOutcome(key: string, { attempts, last, stopReason }: Outco
   return `No order received after ${formatCount(attempts.length, 'attempt')} (${limit}): ${reason} Retry with --key ${key}; this cannot create a second order.`
 }
 
+/** Replaces control characters but line breaks: what a server sends must not control the terminal. */
+export function escapeControls(text: string): string {
+  return text.replaceAll(
+    /(?!\n)\p{Cc}/gu,
+    (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`,
+  )
+}
+
 function formatReason(result: OrderResponse | NetworkError): string {
-  if ('error' in result) return `${result.error}.`
+  if ('error' in result) {
+    const isRefused = result.error.includes('ECONNREFUSED')
+    return `${result.error}.${isRefused ? ' Is the service running? Start it with `npm start`.' : ''}`
+  }
   const { status, statusText, code = statusText, detail } = result
   return `${status} ${code}. ${detail ?? ''}`.replaceAll(/\s+/g, ' ').trim()
 }

@@ -5,8 +5,9 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
+import { freePort } from '../../src/stores/embedded/free-port.ts'
 import { newKey, ORDER, sign } from '../support/client.ts'
-import { createTemporaryFolder } from '../support/process.ts'
+import { createTemporaryFolder, runBinary } from '../support/process.ts'
 import { startService } from '../support/service.ts'
 import { ORDER_ID, refuseWith, respondCreated, startScriptedServer } from './scripted-server.ts'
 
@@ -101,6 +102,38 @@ describe('the command', () => {
         key: expect.stringMatching(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/),
       },
     ])
+  })
+
+  test('takes the secret from a file, from stdin or from .env', async () => {
+    const { url, requests } = await startScriptedServer(...Array(3).fill(respondCreated))
+    const folder = await createTemporaryFolder()
+    await writeFile(join(folder, 'secret'), 'of a file\n')
+    await writeFile(join(folder, '.env'), 'HMAC_SECRET=of .env\n')
+    const args = ['order', ...ITEM, '--url', url]
+    await runBinary([...args, '--secret-file', 'secret'], {}, folder)
+    await run([...args.slice(1), '--secret-file', '-'], { stdin: 'of stdin\n' })
+    await runBinary(args, {}, folder)
+    const body = JSON.stringify({ user_id: 'user-1', item: 'book', amount: 500 })
+    expect(requests.map(({ signature }) => signature)).toEqual(
+      ['of a file', 'of stdin', 'of .env'].map((secret) => sign(body, secret)),
+    )
+  })
+
+  test('prints no control characters of a server', async () => {
+    const hostile = JSON.stringify({ code: 'a\u001b[2J', detail: 'b\u009b2J\u0007' })
+    const { url } = await startScriptedServer((response) => {
+      response.writeHead(400, { 'x-request-id': 'c' }).end(`${hostile}\u001b]0;owned\u0007`)
+    })
+    const { stdout, stderr } = await run([...ITEM, '--url', url])
+    expect(stdout).toContain('\\x1b]0;owned\\x07')
+    expect(`${stdout}${stderr}`.replaceAll('\n', '')).not.toMatch(/\p{Cc}/u)
+  })
+
+  test('asks whether the service is running if nothing listens', async () => {
+    const url = `http://127.0.0.1:${await freePort()}`
+    const { code, stderr } = await run([...ITEM, '--url', url, '--attempts', '1'])
+    expect(code).toBe(1)
+    expect(stderr).toContain('Is the service running? Start it with `npm start`.')
   })
 
   test('sends the bytes of a file, and prints only JSON with --json', async () => {

@@ -6,7 +6,7 @@ const ITEM = ['--item', 'book', '--amount', '500']
 
 describe('the flags', () => {
   test('have defaults, and each command has a new key', async () => {
-    const [first, second] = [await readFlags(ITEM), await readFlags(ITEM)]
+    const [first, second] = [await readFlags(ITEM, {}), await readFlags(ITEM, {})]
     ok(first !== 'help' && second !== 'help')
     expect(first).toMatchObject({
       maxAttempts: 10,
@@ -20,14 +20,14 @@ describe('the flags', () => {
   })
 
   test('take durations in seconds', async () => {
-    expect(await readFlags([...ITEM, '--max-time', '0.5', '--timeout', '2'])).toMatchObject({
+    expect(await readFlags([...ITEM, '--max-time', '0.5', '--timeout', '2'], {})).toMatchObject({
       maxTimeMs: 500,
       timeoutMs: 2000,
     })
   })
 
   test('repeat with 10 requests in flight by default', async () => {
-    expect(await readFlags([...ITEM, '--repeat', '20'])).toHaveProperty('repeat', {
+    expect(await readFlags([...ITEM, '--repeat', '20'], {})).toHaveProperty('repeat', {
       times: 20,
       concurrency: 10,
     })
@@ -47,11 +47,18 @@ describe('the flags', () => {
     ['--attempts must be a whole number from 1 to', [...ITEM, '--attempts', '1.5']],
     ['--timeout must be a number greater than 0', [...ITEM, '--timeout', 'soon']],
     ['--key must be visible ASCII characters', [...ITEM, '--key', 'ключ']],
+    ['--secret-file cannot be read', [...ITEM, '--secret-file', '/nowhere/secret']],
+    ['--secret-file has no secret', [...ITEM, '--secret-file', '/dev/null']],
+    [
+      '--secret-file cannot be combined with --secret',
+      [...ITEM, '--secret-file', 'a', '--secret', 'b'],
+    ],
+    ['only one of --file and --secret-file', ['--file', '-', '--secret-file', '-']],
     ['--url must be a URL', [...ITEM, '--url', '127.0.0.1:8080']],
     ['--url must be a URL', [...ITEM, '--url', 'ftp://127.0.0.1']],
     ['--url must be a URL', [...ITEM, '--url', 'http://user:word@127.0.0.1']],
   ])('are refused: %s', async (reason, args) => {
-    const error = await readFlags(args).catch((error) => error)
+    const error = await readFlags(args, {}).catch((error) => error)
     expect(error).toBeInstanceOf(UsageError)
     expect(error.message).toContain(reason)
     expect(error.message).not.toContain('\n')

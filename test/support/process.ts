@@ -37,10 +37,10 @@ export async function createTemporaryFolder(): Promise<string> {
   return folder
 }
 
-/** Runs a command of the binary to its end, in a folder without a `.env`. */
-export async function runBinary(args: string[], env: Record<string, string> = {}) {
+/** Runs a command of the binary to its end, by default in a folder without a `.env`. */
+export async function runBinary(args: string[], env: Record<string, string> = {}, folder?: string) {
   const child = spawnChild(process.execPath, [BINARY, ...args], {
-    cwd: await createTemporaryFolder(),
+    cwd: folder ?? (await createTemporaryFolder()),
     env: { PATH: process.env.PATH, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
