@@ -10,6 +10,7 @@ import { DEVELOPMENT_SECRET } from './development-secret.ts'
 import { listen } from './http/listen.ts'
 import { SHUTDOWN_TIMEOUT_MS } from './limits.ts'
 import { createLogger } from './logger.ts'
+import { isOpenToHashCollisions } from './node-version.ts'
 import { metricsServer } from './observability/metrics-server.ts'
 import { countWorkers, isProduction, readSettings, type Settings } from './settings.ts'
 import { StartError } from './start-error.ts'
@@ -22,6 +23,11 @@ import { StartError } from './start-error.ts'
 export async function serve(): Promise<void> {
   const settings = readSettings()
   const logger = await createLogger(settings)
+  if (cluster.isPrimary && isOpenToHashCollisions(process.versions.node)) {
+    logger.warn(
+      `Node.js ${process.versions.node} is open to hash collisions (CVE-2026-21717): use 20.20.2, 22.22.2, 24.14.1 or later`,
+    )
+  }
   const aborting = new AbortController()
   const starting = startProcess(settings, logger, aborting.signal)
   // The processes of one service close together, and their primary logs it for all of them.
