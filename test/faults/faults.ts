@@ -1,4 +1,5 @@
 /** The kinds of faults. */
+import { closeSync, openSync } from 'node:fs'
 import type { Sql } from 'postgres'
 import type { TcpProxy } from '../support/tcp-proxy.ts'
 import { pickInteger, pickOne, type Random, type Range } from './random.ts'
@@ -316,6 +317,35 @@ export const FAULTS: readonly Fault[] = [
       if (system.instances[instance]?.killWorker()) countEffects()
       await terminated
       await wait()
+      system.instances[instance]?.start()
+    },
+  },
+  {
+    kind: 'log of an instance not read',
+    target: 'instance',
+    durationMs: DISTURBANCE_MS,
+    async run({ system, instance, wait, countEffects }) {
+      system.instances[instance]?.pauseLog()
+      countEffects()
+      await wait()
+      system.instances[instance]?.resumeLog()
+    },
+  },
+  {
+    kind: 'disk of the log full',
+    target: 'instance',
+    durationMs: DISTURBANCE_MS,
+    async run({ system, instance, wait, countEffects }) {
+      const full = openSync('/dev/full', 'w')
+      try {
+        await system.instances[instance]?.terminate(TERMINATION_TIMEOUT_MS)
+        system.instances[instance]?.start(full)
+        countEffects()
+        await wait()
+        await system.instances[instance]?.terminate(TERMINATION_TIMEOUT_MS)
+      } finally {
+        closeSync(full)
+      }
       system.instances[instance]?.start()
     },
   },

@@ -49,13 +49,14 @@ export class Instance {
     this.#env = env
   }
 
-  start(): void {
+  /** @param stdout a file descriptor for its log, which then is not read */
+  start(stdout: number | 'pipe' = 'pipe'): void {
     this.#shouldRun = true
     this.#workers = []
     const child = spawn(process.execPath, [BINARY, 'serve'], {
       cwd: this.#folder,
       env: { PATH: process.env.PATH, ...this.#env, PORT: `${this.port}` },
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['ignore', stdout, 'pipe'],
     })
     killChildAtExit(child)
     this.#child = child
@@ -63,11 +64,13 @@ export class Instance {
     const keepOutput = (text: string) => {
       lastOutput = (lastOutput + text).slice(-MAX_LAST_OUTPUT_CHARACTERS)
     }
-    child.stderr.on('data', keepOutput)
-    createInterface(child.stdout).on('line', (line) => {
-      if (!line.endsWith('"msg":"request"}')) keepOutput(`\n${line}`)
-      this.#readLogLine(line)
-    })
+    child.stderr?.on('data', keepOutput)
+    if (child.stdout) {
+      createInterface(child.stdout).on('line', (line) => {
+        if (!line.endsWith('"msg":"request"}')) keepOutput(`\n${line}`)
+        this.#readLogLine(line)
+      })
+    }
     this.#exited = new Promise<void>((resolve) => {
       child.on('close', async (code, signal) => {
         const phase = this.#isListening ? '' : ' during its start'
@@ -93,6 +96,15 @@ export class Instance {
   killWorker(): boolean {
     const worker = this.#workers.shift()
     return worker !== undefined && sendSignal(worker, 'SIGKILL')
+  }
+
+  /** Stops to read its log, until `resumeLog`. */
+  pauseLog(): void {
+    this.#child?.stdout?.pause()
+  }
+
+  resumeLog(): void {
+    this.#child?.stdout?.resume()
   }
 
   async kill(): Promise<void> {
