@@ -8,6 +8,9 @@ const WORKER_TIMEOUT_MS = 5_000
 /** A worker waits for the primary, which waits for all workers. */
 const PRIMARY_TIMEOUT_MS = 6_000
 
+/** About a microsecond: sums of its multiples are exact for 272 years. */
+const TIME_STEP_SECONDS = 2 ** -20
+
 const OWN_METRICS = 'metrics'
 const SUMMED_METRICS = 'sum of metrics'
 
@@ -44,7 +47,7 @@ export function sumOverProcesses(own: Registry): () => Promise<string> {
     const report = await requestFromPeer(worker, OWN_METRICS, WORKER_TIMEOUT_MS).catch(
       () => undefined,
     )
-    if (report && !worker.isDead()) latest.set(worker.id, report as Report)
+    if (report && !worker.isDead()) latest.set(worker.id, roundCounts(report as Report))
   }
 
   const read = shareConcurrentCalls(async () => {
@@ -54,7 +57,8 @@ export function sumOverProcesses(own: Registry): () => Promise<string> {
       own.getMetricsAsJSON(),
       ...Array.from(listening, updateReport),
     ])
-    return AggregatorRegistry.aggregate([ownReport, ...ended, ...latest.values()]).metrics()
+    const reports = [roundCounts(ownReport), ...ended, ...latest.values()]
+    return AggregatorRegistry.aggregate(reports).metrics()
   })
   cluster.on('fork', (worker) => replyToPeer(worker, SUMMED_METRICS, read))
   return read
@@ -71,6 +75,21 @@ export function reportToPrimary(own: Registry): () => Promise<string> {
 /** Whether it only grows, so that it counts after its process has ended. */
 function isCumulative({ type }: Report[number]): boolean {
   return ['counter', 'histogram'].includes(String(type)) // the package's types say it is a number
+}
+
+/** Rounds what only grows, so that no order of addition makes the sum fall by a rounding error. */
+function roundCounts(report: Report): Report {
+  return report.map((metric) => {
+    if (!isCumulative(metric)) return metric
+    return {
+      ...metric,
+      // Copies: these are the values of the counter itself.
+      values: metric.values.map((entry) => ({
+        ...entry,
+        value: Math.round(entry.value / TIME_STEP_SECONDS) * TIME_STEP_SECONDS,
+      })),
+    }
+  })
 }
 
 /** Concurrent calls share one result. */
