@@ -81,11 +81,10 @@ function isCumulative({ type }: Report[number]): boolean {
 function roundCounts(report: Report): Report {
   return report.map((metric) => {
     if (!isCumulative(metric)) return metric
-    // The package's types leave the values out. They are those of the counter itself: not to be changed.
-    const { values } = metric as unknown as { values: { value: number }[] }
     return {
       ...metric,
-      values: values.map((entry) => ({
+      // Copies: these are the values of the counter itself.
+      values: metric.values.map((entry) => ({
         ...entry,
         value: Math.round(entry.value / TIME_STEP_SECONDS) * TIME_STEP_SECONDS,
       })),
