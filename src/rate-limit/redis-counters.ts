@@ -1,4 +1,4 @@
-/** Counts in Redis, for all processes together, under `order-once:rate-limit:<client>`. */
+/** Counts in Redis, for all processes together, under `order-once:rate-limit:<name of the counter>`. */
 import {
   type ConcurrencyLimit,
   createScriptBatcher,
