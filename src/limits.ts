@@ -6,8 +6,8 @@ export const QUERY_TIMEOUT_MS = 3_000
 /** How long Postgres may run one statement: it ends before its query times out, and the connection stays. */
 export const STATEMENT_TIMEOUT_MS = 2_500
 
-/** How long a new connection to Postgres may take. Queries wait for it for at most `QUERY_TIMEOUT_MS`. */
-export const CONNECT_TIMEOUT_MS = 10_000
+/** How long a new connection to Postgres may take: no query waits longer for it. */
+export const CONNECT_TIMEOUT_MS = QUERY_TIMEOUT_MS
 
 /** How long one call to Redis may take: then the request goes on without it. */
 export const REDIS_COMMAND_TIMEOUT_MS = 200

@@ -24,8 +24,17 @@ const UNAVAILABLE_CLASSES = [
   '58', // system error, such as I/O
 ]
 
-/** Read-only transaction; no rights; no such database, schema, table or column. */
-const UNAVAILABLE_CODES = ['25006', '42501', '3D000', '3F000', '42P01', '42703']
+/** Read-only transaction; no rights; no such database, schema, table, column or unique constraint. */
+const UNAVAILABLE_CODES = ['25006', '42501', '3D000', '3F000', '42P01', '42703', '42P10']
+
+/** SQLSTATEs of the server or the connection, whatever the statement was. */
+const SERVER_ERROR = /^(08|25006|28|3D|53|57P|58)/
+
+/** Whether any other statement would probably fail, too. */
+export function concernsServer(error: unknown): boolean {
+  if (error instanceof postgres.PostgresError) return SERVER_ERROR.test(error.code)
+  return error instanceof DatabaseUnavailableError || isNoResponse(error)
+}
 
 /** Whether the error is the server's state rather than a fault of the statement or its values. */
 export function isUnavailable(error: unknown): boolean {

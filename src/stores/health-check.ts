@@ -3,6 +3,7 @@ import { withDeadline } from '@order-once/idempotency/batching'
 import type { FastifyInstance } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { createUseCheck } from './check-redis.ts'
+import { INSERT_PROBE } from './insert-probe.ts'
 import type { PostgresPool } from './postgres-pool.ts'
 
 declare module 'fastify' {
@@ -58,31 +59,16 @@ export function createStoreCheck({
   }
 }
 
-/** Takes the lock of an insert and needs its rights, but writes no row. */
+/** Takes the lock of an insert, but writes nothing: cheap enough for each second of an idle service. */
 const TRY_TO_WRITE = 'update public.orders set id = id where false'
 
-/**
- * Inserts an order and rolls it back: the only way to see that a full disk has room again. No client can
- * send this key, which has a blank.
- */
-const TRY_TO_INSERT = `
-  do $$
-  begin
-    insert into public.orders (id, user_id, item, amount, idempotency_key, request_fingerprint)
-    values (gen_random_uuid(), 'health check', 'health check', 1, 'health check', '');
-    raise exception 'undo';
-  exception when raise_exception then null;
-  end $$`
-
-/** SQLSTATE class of a server that has no room: disk full, out of memory. */
-const NO_ROOM = '53'
-
 async function checkPostgres(pool: PostgresPool): Promise<void> {
-  const { wroteAt, lastWriteCode } = pool.load()
+  const { wroteAt, hasFailedToWrite } = pool.load()
   // Under load, when one more query would wait longest, an order was written just now.
-  if (lastWriteCode === '' && performance.now() - wroteAt < MAX_AGE_MS) return
-  const text = lastWriteCode.startsWith(NO_ROOM) ? TRY_TO_INSERT : TRY_TO_WRITE
-  const query = pool.query(text, [], { isWrite: true })
+  if (!hasFailedToWrite && performance.now() - wroteAt < MAX_AGE_MS) return
+  // After a failure, only an insert shows that inserts work again.
+  const text = hasFailedToWrite ? INSERT_PROBE : TRY_TO_WRITE
+  const query = pool.query(text, [], { isWritten: () => text === INSERT_PROBE })
   await withDeadline(query, POSTGRES_CHECK_TIMEOUT_MS, 'Postgres did not respond')
 }
 

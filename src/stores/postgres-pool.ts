@@ -10,7 +10,7 @@ import {
   QUERY_TIMEOUT_MS,
   STATEMENT_TIMEOUT_MS,
 } from '../limits.ts'
-import { DatabaseUnavailableError, isUnavailable } from './database-unavailable.ts'
+import { concernsServer, DatabaseUnavailableError, isUnavailable } from './database-unavailable.ts'
 import { createClient, isConnectionLost } from './postgres-connection.ts'
 import { parseDatabaseUrl } from './postgres-url.ts'
 
@@ -26,14 +26,19 @@ export interface PostgresPool {
    * way: so it must be one that may run twice.
    *
    * @param values for `$1`, `$2`, …
-   * @param options `isWrite`: its result says whether writing works
+   * @param options `isWritten`: for a write, whether its rows show that it has written. A write that fails
+   * counts as a failure of writing, until one has written
    * @returns the rows, by column name
    * @throws {DatabaseUnavailableError} if Postgres does not respond within `QUERY_TIMEOUT_MS`, is lost,
    * read-only, full or without our tables; whether the statement took effect may then be unknown
    * @throws {PoolFullError} at once, if `MAX_PENDING_QUERIES` are pending
    * @throws {postgres.PostgresError} for what is wrong with the statement or its values
    */
-  query(text: string, values?: unknown[], options?: { isWrite?: boolean }): Promise<postgres.Row[]>
+  query(
+    text: string,
+    values?: unknown[],
+    options?: { isWritten?: (rows: postgres.Row[]) => boolean },
+  ): Promise<postgres.Row[]>
   load(): PoolLoad
   /** Closes the connections; pending queries have `POSTGRES_CLOSE_TIMEOUT_MS` to end. */
   close(): Promise<void>
@@ -46,12 +51,18 @@ interface PoolLoad {
   limit: number
   /** when a write last succeeded, by `performance.now()` */
   wroteAt: number
-  /** the SQLSTATE of the last write, if it failed; '' otherwise */
-  lastWriteCode: string
+  /** whether a write has failed since then */
+  hasFailedToWrite: boolean
 }
 
 /** More connections do not commit faster. */
 const MAX_CONNECTIONS = 10
+
+/**
+ * Connections together with backends of closed connections that have not ended: a commit that waits for a
+ * synchronous standby goes on without its client.
+ */
+const MAX_BACKENDS = 20
 
 /**
  * Queries that run or wait for a connection, together: what Postgres does in about half a second. More
@@ -68,6 +79,9 @@ const CONFLICT_CODES = ['40001', '40P01']
 /** The server is a standby or read-only now: its connections are of no use any more. */
 const READ_ONLY = '25006'
 
+/** The role may have been created again with its rights: sessions of the old one keep its id. */
+const NO_RIGHTS = '42501'
+
 /** A pooler does not accept a parameter of the startup packet (protocol violation). */
 const STARTUP_REFUSED = '08P01'
 
@@ -80,6 +94,8 @@ export class PoolFullError extends Error {
 /** A client of the driver with one connection, on which one query runs at a time. */
 interface Connection {
   client: postgres.Sql
+  /** the process id of its backend; of a pooler, that of one of its own connections */
+  pid: number
   /** whether it is not to be used again: closed, or of a server that stopped being the primary */
   isRetired: boolean
 }
@@ -100,6 +116,8 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
   const target = parseDatabaseUrl(url)
   const connections = new Set<Connection>()
   const idle: Connection[] = []
+  /** process ids of backends whose connection was closed before they had responded */
+  let abandoned: number[] = []
   /** queries without a connection, oldest first */
   const waiters = new Set<Waiter>()
   let connecting = 0
@@ -110,7 +128,7 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
   let isUp = true
   let pending = 0
   let wroteAt = Number.NEGATIVE_INFINITY
-  let lastWriteCode = ''
+  let hasFailedToWrite = false
 
   async function runOnce(text: string, values: unknown[], endsAt: number): Promise<postgres.Row[]> {
     const connection = await acquire(endsAt)
@@ -123,8 +141,14 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
       release(connection)
       return rows
     } catch (error) {
-      if (getErrorCode(error) === READ_ONLY) retireAll()
-      if (!(error instanceof postgres.PostgresError) || error.code.startsWith('57P')) {
+      const code = getErrorCode(error)
+      if (code === READ_ONLY) retireAll()
+      if (error instanceof DeadlineError && !target.usesPooler) abandoned.push(connection.pid)
+      if (
+        !(error instanceof postgres.PostgresError) ||
+        code.startsWith('57P') ||
+        code === NO_RIGHTS
+      ) {
         retire(connection)
       }
       release(connection)
@@ -180,13 +204,17 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
     for (const connection of [...connections]) retire(connection)
   }
 
-  /** After a failure, one connection at a time: a server that hangs must not collect more of them. */
+  /**
+   * After a failure, one connection at a time: a server that hangs must not collect more of them. Beyond
+   * the limit of backends, one that finds out which of the abandoned ones have ended.
+   */
   function connectForWaiters(): void {
     const maxConnecting = hasFailedToConnect ? 1 : MAX_CONNECTIONS
+    const maxConnections = Math.min(MAX_CONNECTIONS, Math.max(1, MAX_BACKENDS - abandoned.length))
     while (
       !isClosing &&
       connecting < Math.min(waiters.size, maxConnecting) &&
-      connections.size + connecting < MAX_CONNECTIONS
+      connections.size + connecting < maxConnections
     ) {
       connecting++
       void connectOne()
@@ -217,13 +245,25 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
   async function connect(withStatementTimeout: boolean): Promise<Connection> {
     const connection: Connection = {
       client: createPoolClient(withStatementTimeout, () => retire(connection)),
+      pid: 0,
       isRetired: false,
     }
     try {
       const check = connection.client`
-        select pg_is_in_recovery() or current_setting('transaction_read_only')::bool as is_read_only`
+        select pg_backend_pid() as pid,
+               pg_is_in_recovery() or current_setting('transaction_read_only')::bool as is_read_only,
+               (select coalesce(json_agg(pid), '[]') from pg_catalog.pg_stat_activity
+                where pid in (select json_array_elements_text(${JSON.stringify(abandoned)}::text::json)::int)
+               )::text as abandoned`
       const [row] = await withDeadline(check, CONNECT_TIMEOUT_MS, 'Postgres did not respond')
       if (row?.is_read_only) throw new DatabaseUnavailableError('Postgres is read-only')
+      connection.pid = Number(row?.pid)
+      abandoned = JSON.parse(row?.abandoned)
+      if (abandoned.length >= MAX_BACKENDS) {
+        throw new DatabaseUnavailableError(
+          `${abandoned.length} statements do not end: they wait for a synchronous standby or a lock`,
+        )
+      }
       return connection
     } catch (error) {
       retire(connection)
@@ -254,7 +294,7 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
   }
 
   return {
-    async query(text, values = [], { isWrite = false } = {}) {
+    async query(text, values = [], { isWritten } = {}) {
       if (pending >= MAX_PENDING_QUERIES) throw new PoolFullError('too many queries are pending')
       pending++
       const endsAt = performance.now() + QUERY_TIMEOUT_MS
@@ -262,30 +302,31 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
         for (let attempt = 1; ; attempt++) {
           try {
             const rows = await runOnce(text, values, endsAt)
-            if (isWrite) {
+            if (isWritten?.(rows)) {
               wroteAt = performance.now()
-              lastWriteCode = ''
+              hasFailedToWrite = false
             }
-            if (isWrite || lastWriteCode === '') logStateChange(true)
+            if (!hasFailedToWrite) logStateChange(true)
             return rows
           } catch (error) {
             const mayRepeat =
               isConnectionLost(error) || CONFLICT_CODES.includes(getErrorCode(error))
             if (mayRepeat && attempt < MAX_ATTEMPTS && performance.now() < endsAt) continue
-            if (isWrite) lastWriteCode = getErrorCode(error)
+            if (isWritten) hasFailedToWrite = true
             throw error
           }
         }
       } catch (error) {
         if (!isUnavailable(error)) throw error
-        logStateChange(false, error)
+        // Other tables can be gone or locked without an effect on orders.
+        if (isWritten || concernsServer(error)) logStateChange(false, error)
         throw DatabaseUnavailableError.from(error)
       } finally {
         pending--
       }
     },
 
-    load: () => ({ pending, limit: MAX_PENDING_QUERIES, wroteAt, lastWriteCode }),
+    load: () => ({ pending, limit: MAX_PENDING_QUERIES, wroteAt, hasFailedToWrite }),
 
     async close() {
       isClosing = true

@@ -1,7 +1,10 @@
-import type { Sql } from 'postgres'
-import { describe, expect, test } from 'vitest'
+import postgres, { type Sql } from 'postgres'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { migrateDatabase } from '../../src/stores/migrate.ts'
 import { get, newKey, send } from '../support/client.ts'
+import { startPrivatePostgres } from '../support/private-postgres.ts'
 import { createTestStores, startInstance } from '../support/service.ts'
+import { SILENT_LOG } from '../support/silent-log.ts'
 import { until } from '../support/until.ts'
 
 /** How long readiness may take to follow the state of Postgres: a bound for a broken service. */
@@ -32,7 +35,7 @@ const states: { name: string; begin(sql: Sql): Promise<() => Promise<unknown>> }
       await sql.unsafe(`
         create function no_room() returns trigger language plpgsql as
           $$ begin raise exception 'could not extend file' using errcode = 'disk_full'; end $$;
-        create trigger no_room before insert on orders execute function no_room()`)
+        create trigger no_room after insert on orders for each row execute function no_room()`)
       return async () => {
         await sql.unsafe('drop trigger no_room on orders; drop function no_room')
       }
@@ -68,6 +71,22 @@ const states: { name: string; begin(sql: Sql): Promise<() => Promise<unknown>> }
       return () => sql`alter table orders_elsewhere rename to orders`
     },
   },
+  {
+    name: 'with another name of a column',
+    begin: async (sql) => {
+      await sql`alter table orders rename column item to thing`
+      return () => sql`alter table orders rename column thing to item`
+    },
+  },
+  {
+    name: 'without the unique constraint',
+    begin: async (sql) => {
+      await sql`alter table orders drop constraint orders_client_id_idempotency_key`
+      return () => sql`
+        alter table orders
+        add constraint orders_client_id_idempotency_key unique (client_id, idempotency_key)`
+    },
+  },
 ]
 
 describe.each(states)('while Postgres is $name', ({ begin }) => {
@@ -94,18 +113,15 @@ describe.each(states)('while Postgres is $name', ({ begin }) => {
   })
 })
 
-test('a lock that lasts does not pile up connections', async () => {
-  const { database } = await createTestStores({ redis: false })
-  const { port } = await startInstance({ database })
-  const [lock] = states.filter(({ name }) => name.startsWith('locked'))
-  const end = await lock?.begin(database.sql)
+/** Sends orders that are refused after seconds. @returns the most backends that the service had */
+async function countBackendsUnderLoad(port: number, sql: Sql): Promise<number> {
   const backends = async () => {
-    const [row] = await database.sql`
+    const [row] = await sql`
       select count(*)::int as count from pg_stat_activity
       where application_name = 'order-once' and datname = current_database()`
     return row?.count as number
   }
-  // Each of them times out three times over; more come all the time.
+  // Each of them times out several times over; more come all the time.
   let done = 0
   let mostBackends = 0
   const load = Array.from({ length: 40 }, async () => {
@@ -116,7 +132,42 @@ test('a lock that lasts does not pile up connections', async () => {
     mostBackends = Math.max(mostBackends, await backends())
     return done === load.length
   }, 60_000)
+  return mostBackends
+}
+
+test('a lock that lasts does not pile up connections', async () => {
+  const { database } = await createTestStores({ redis: false })
+  const { port } = await startInstance({ database })
+  const [lock] = states.filter(({ name }) => name.startsWith('locked'))
+  const end = await lock?.begin(database.sql)
+  const mostBackends = await countBackendsUnderLoad(port, database.sql)
   await end?.()
   expect(mostBackends).toBeLessThanOrEqual(22)
   await until(() => isReady(port), FOLLOWS_WITHIN_MS)
+}, 90_000)
+
+test('a synchronous standby that is missing does not pile up connections, and readiness follows', async () => {
+  const server = await startPrivatePostgres()
+  const sql = postgres(server.url.href, { max: 2, onnotice: () => {} })
+  onTestFinished(async () => {
+    await sql.end()
+    await server.stop()
+  })
+  const setStandby = async (name: string) => {
+    await sql.unsafe(`alter system set synchronous_standby_names = '${name}'`)
+    await sql`select pg_reload_conf()`
+  }
+  await migrateDatabase(server.url.href, SILENT_LOG)
+  const { port } = await startInstance({ database: { url: server.url.href } })
+  expect((await send(port)).status).toBe(201)
+  await setStandby('nobody')
+  const key = newKey()
+  expect((await send(port, { key })).json.code).toBe('database-unavailable')
+  await until(async () => !(await isReady(port)), FOLLOWS_WITHIN_MS)
+  expect(await countBackendsUnderLoad(port, sql)).toBeLessThanOrEqual(22)
+  expect(await isReady(port)).toBe(false)
+
+  await setStandby('')
+  await until(() => isReady(port), FOLLOWS_WITHIN_MS)
+  expect((await send(port, { key })).status).toBe(201)
 }, 90_000)

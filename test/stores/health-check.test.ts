@@ -13,7 +13,7 @@ afterEach(() => {
 })
 
 /** A check on a pool that counts its queries. @param wroteAt when a write last succeeded */
-function createCheck({ wroteAt = 0, isUp = true, lastWriteCode = '' } = {}) {
+function createCheck({ wroteAt = 0, isUp = true, hasFailedToWrite = false } = {}) {
   let queries = 0
   const postgres: PostgresPool = {
     query: async () => {
@@ -21,7 +21,7 @@ function createCheck({ wroteAt = 0, isUp = true, lastWriteCode = '' } = {}) {
       if (!isUp) throw new Error('Postgres does not respond')
       return []
     },
-    load: () => ({ pending: 0, limit: 1, wroteAt, lastWriteCode }),
+    load: () => ({ pending: 0, limit: 1, wroteAt, hasFailedToWrite }),
     close: async () => {},
   }
   return { check: createStoreCheck({ postgres, redis: undefined }), queries: () => queries }
@@ -54,7 +54,7 @@ describe('the check of the stores', () => {
   })
 
   test('runs a query after a write that failed, however lately one succeeded', async () => {
-    const { check, queries } = createCheck({ wroteAt: now, lastWriteCode: '25006' })
+    const { check, queries } = createCheck({ wroteAt: now, hasFailedToWrite: true })
     await check()
     expect(queries()).toBe(1)
   })
