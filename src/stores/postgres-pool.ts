@@ -249,16 +249,17 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
       isRetired: false,
     }
     try {
+      const known = JSON.stringify(abandoned)
       const check = connection.client`
         select pg_backend_pid() as pid,
                pg_is_in_recovery() or current_setting('transaction_read_only')::bool as is_read_only,
-               (select coalesce(json_agg(pid), '[]') from pg_catalog.pg_stat_activity
-                where pid in (select json_array_elements_text(${JSON.stringify(abandoned)}::text::json)::int)
-               )::text as abandoned`
+               array(select json_array_elements_text(${known}::text::json)::int
+                     except select pid from pg_catalog.pg_stat_activity)::text as ended`
       const [row] = await withDeadline(check, CONNECT_TIMEOUT_MS, 'Postgres did not respond')
       if (row?.is_read_only) throw new DatabaseUnavailableError('Postgres is read-only')
       connection.pid = Number(row?.pid)
-      abandoned = JSON.parse(row?.abandoned)
+      const ended = new Set(String(row?.ended).match(/\d+/g)?.map(Number)) // an array as text
+      abandoned = abandoned.filter((pid) => !ended.has(pid))
       if (abandoned.length >= MAX_BACKENDS) {
         throw new DatabaseUnavailableError(
           `${abandoned.length} statements do not end: they wait for a synchronous standby or a lock`,

@@ -158,7 +158,9 @@ test('a synchronous standby that is missing does not pile up connections, and re
     await sql`select pg_reload_conf()`
   }
   await migrateDatabase(server.url.href, SILENT_LOG)
-  const { port } = await startInstance({ database: { url: server.url.href } })
+  // Each claim is a commit, too.
+  const env = { IDEMPOTENCY_STORE: 'postgres' }
+  const { port } = await startInstance({ database: { url: server.url.href } }, { env })
   expect((await send(port)).status).toBe(201)
   await setStandby('nobody')
   const key = newKey()
