@@ -41,7 +41,7 @@ export async function runCommand([name, ...args]: string[]): Promise<number> {
     }
     case 'cleanup': {
       const { cleanUpOnce } = await import('./maintenance.ts')
-      return reportStartErrors('nothing was cleaned up', cleanUpOnce)
+      return reportStartErrors('the clean-up did not end', cleanUpOnce)
     }
     case 'order': {
       const { runOrderCommand } = await import('./client/command.ts')

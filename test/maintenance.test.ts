@@ -34,6 +34,14 @@ describe('order-once migrate', () => {
   })
 })
 
+test('order-once cleanup exits with 1 and one line if Redis does not respond', async () => {
+  const { url } = await emptyDatabase()
+  const env = { DATABASE_URL: url, REDIS_URL: 'redis://127.0.0.1:1', KEY_RETENTION_DAYS: '1' }
+  const { code, stdout, stderr } = await runBinary(['cleanup'], env)
+  expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
+  expect(stderr).toMatch(/^the clean-up did not end: .*\n$/)
+})
+
 describe('order-once cleanup', () => {
   /** Fills the database with two old orders, a new one and an expired record. */
   async function fillDatabase() {

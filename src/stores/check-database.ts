@@ -1,7 +1,11 @@
 /** Checks at the start that the database is as the service needs it, and reads its id. */
+import { withDeadline } from '@order-once/idempotency/batching'
 import type postgres from 'postgres'
+import { getErrorCode } from '../error-code.ts'
+import { QUERY_TIMEOUT_MS } from '../limits.ts'
 import { StartError } from '../start-error.ts'
-import { withDedicatedConnection } from './postgres-session.ts'
+import { INSERT_PROBE } from './insert-probe.ts'
+import { retryWhileStarting, withDedicatedConnection } from './postgres-session.ts'
 
 /** The oldest version that the project of PostgreSQL still supports. */
 const MIN_SERVER_VERSION = 140_000
@@ -13,18 +17,42 @@ const NEEDED_RIGHTS = {
   'public.order_once_database': ['select'],
 }
 
+/** SQLSTATEs of an insert that fails until somebody changes the tables: constraint, schema, state, trigger. */
+const NEEDS_CHANGE = /^(23|42|55000|P0)/
+
 /**
- * Checks the encoding, the version, the tables and the rights of the role.
+ * Checks the encoding, the version, the tables, the rights of the role, and that an order can be inserted.
  *
  * @throws {StartError} one line that says what is wrong and what to do
  */
 export async function checkDatabase(url: string): Promise<void> {
-  await withDedicatedConnection(url, async (client) => {
-    await checkServer(client)
-    for (const [table, rights] of Object.entries(NEEDED_RIGHTS)) {
-      await checkTable(client, table, rights)
-    }
-  })
+  try {
+    await retryWhileStarting(url, async (client) => {
+      await withDeadline(checkSchema(client), QUERY_TIMEOUT_MS, 'no response to a query')
+      await checkInsert(client)
+    })
+  } catch (error) {
+    if (error instanceof StartError) throw error
+    const reason = error instanceof Error ? error.message : String(error)
+    throw new StartError(`the database cannot be checked: ${reason}`)
+  }
+}
+
+async function checkSchema(client: postgres.Sql): Promise<void> {
+  await checkServer(client)
+  for (const [table, rights] of Object.entries(NEEDED_RIGHTS)) {
+    await checkTable(client, table, rights)
+  }
+}
+
+/** A server that is read-only, full or locked may be writable later: the health check reports it. */
+async function checkInsert(client: postgres.Sql): Promise<void> {
+  try {
+    await withDeadline(client.unsafe(INSERT_PROBE), QUERY_TIMEOUT_MS, 'no response to an insert')
+  } catch (error) {
+    if (!NEEDS_CHANGE.test(getErrorCode(error))) return
+    throw new StartError(`an order cannot be inserted: ${(error as Error).message}`)
+  }
 }
 
 /**
@@ -61,7 +89,9 @@ async function checkTable(client: postgres.Sql, table: string, rights: string[])
   const [found] =
     await client`select to_regclass(${table}) is not null as exists, current_user as role`
   if (!found?.exists) {
-    throw new StartError(`the table ${table} does not exist: run \`order-once migrate\``)
+    throw new StartError(
+      `the table ${table} does not exist, although its migration was applied: restore the database`,
+    )
   }
   for (const right of rights) {
     const [granted] = await client`select has_table_privilege(${table}, ${right}) as has_right`

@@ -1,9 +1,11 @@
 /** Applies the migrations. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { withDeadline } from '@order-once/idempotency/batching'
 import { type MigrationMeta, readMigrationFiles } from 'drizzle-orm/migrator'
 import type { FastifyBaseLogger } from 'fastify'
 import type postgres from 'postgres'
+import { QUERY_TIMEOUT_MS } from '../limits.ts'
 import { StartError } from '../start-error.ts'
 import { LOCKS } from './locks.ts'
 import { NOTICE_AFTER_MS, retryWhileStarting } from './postgres-session.ts'
@@ -23,24 +25,22 @@ const LOCK_INTERVAL_MS = 250
  */
 export async function migrateDatabase(url: string, log: FastifyBaseLogger): Promise<void> {
   const migrations = readMigrationFiles({ migrationsFolder: MIGRATIONS_FOLDER })
+  const notice = setTimeout(
+    () => log.info('waiting for Postgres, or for the migrations of another instance'),
+    NOTICE_AFTER_MS,
+  )
   try {
     await retryWhileStarting(url, async (client) => {
-      if ((await findPending(client, migrations)).length === 0) return
-      const notice = setTimeout(
-        () => log.info('waiting for the migrations of another instance'),
-        NOTICE_AFTER_MS,
-      )
-      try {
-        while (!(await migrateIfLockIsFree(client, migrations))) {
-          await sleep(LOCK_INTERVAL_MS)
-        }
-      } finally {
-        clearTimeout(notice)
-      }
+      const finding = findPending(client, migrations)
+      const pending = await withDeadline(finding, QUERY_TIMEOUT_MS, 'no response to a query')
+      if (pending.length === 0) return
+      while (!(await migrateIfLockIsFree(client, migrations))) await sleep(LOCK_INTERVAL_MS)
     })
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
     throw new StartError(`a migration failed: ${reason}`)
+  } finally {
+    clearTimeout(notice)
   }
 }
 

@@ -59,7 +59,7 @@ export async function prepareStores(
       log.info(`orders are kept in Postgres at ${urlWithoutCredentials(url)} (${reason})`)
     }
     await waitUnlessAborted(migrateDatabase(url, log), signal)
-    await checkDatabase(url)
+    await waitUnlessAborted(checkDatabase(url), signal)
     if (redisUrl !== undefined) await waitUnlessAborted(checkRedis(redisUrl, log), signal)
     const databaseId = await readDatabaseId(url)
     const place = redisUrl ? describeRedis(redisUrl) : 'the memory of this process'

@@ -51,10 +51,29 @@ describe('the check of the database at the start', () => {
     )
   })
 
-  test('names a table that does not exist, and the command that creates it', async () => {
+  test('names a table that does not exist, and what to do', async () => {
     await expect(checkDatabase(await createEmptyDatabase())).rejects.toThrow(
-      'the table public.orders does not exist: run `order-once migrate`',
+      'the table public.orders does not exist, although its migration was applied: restore the database',
     )
+  })
+
+  test.each([
+    [
+      'without the unique constraint',
+      'drop constraint orders_client_id_idempotency_key',
+      /no unique/,
+    ],
+    ['with another name of a column', 'rename column item to thing', /column "item"/],
+    ['with a column that is not filled', 'add column thing text not null', /"thing"/],
+  ])('refuses a table %s: no order could be inserted', async (_case, change, reason) => {
+    const url = await createEmptyDatabase()
+    await migrateDatabase(url, SILENT_LOG)
+    await checkDatabase(url)
+    await administer(url, (sql) => sql.unsafe(`alter table orders ${change}`))
+    const refused = await checkDatabase(url).catch((error: Error) => error)
+    expect(refused).toMatchObject({ name: 'StartError' })
+    expect(`${refused}`).toMatch(/an order cannot be inserted: /)
+    expect(`${refused}`).toMatch(reason)
   })
 
   test('names a right that is missing, and the statement that grants it', async () => {
