@@ -3,6 +3,9 @@
 /** The SQLSTATE by which the statement undoes its insert: none of Postgres, and none of a trigger. */
 const UNDO = 'OO001'
 
+/** A probe that waits for a lock ends before its caller has given it up, and leaves no backend behind. */
+const LOCK_TIMEOUT_MS = 500
+
 /**
  * Inserts an order and rolls it back, in a transaction that commits: that fails without the right to insert,
  * without the unique constraint or room on the disk, or while a trigger refuses it, and waits for a synchronous
@@ -11,6 +14,7 @@ const UNDO = 'OO001'
 export const INSERT_PROBE = `
   do $$
   begin
+    perform set_config('lock_timeout', '${LOCK_TIMEOUT_MS}', true);
     insert into public.orders (id, user_id, item, amount, idempotency_key, request_fingerprint)
     values (gen_random_uuid(), 'health check', 'health check', 1,
             'health check ' || gen_random_uuid(), '')
