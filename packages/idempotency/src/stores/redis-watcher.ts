@@ -1,5 +1,6 @@
 /** Notifies of changes of Redis keys by pub/sub. */
 import type { Redis } from 'ioredis'
+import { withDeadline } from '../deadline.ts'
 
 /**
  * Watches keys on one connection, opened by the first watch. A change of a key must be published to the
@@ -16,6 +17,9 @@ export interface RedisWatcher {
   watch(name: string, onChange: () => void): Promise<() => void>
 }
 
+/** A connection that is only listened to looks the same when its server is gone: it is checked so often. */
+const HEARTBEAT_MS = 1_000
+
 /** The longest delay of setTimeout: beyond it, the timer fires at once. */
 const MAX_TIMER_MS = 2 ** 31 - 1
 
@@ -31,6 +35,7 @@ export function createRedisWatcher(redis: Redis): RedisWatcher {
   const channels = new Map<string, Channel>()
   let subscriber: Redis | undefined
   let connecting: Promise<void> | undefined
+  let heartbeat: NodeJS.Timeout | undefined
 
   function getSubscriber(): Redis {
     if (subscriber) return subscriber
@@ -52,6 +57,19 @@ export function createRedisWatcher(redis: Redis): RedisWatcher {
       subscriber?.disconnect(true) // reconnects, and calls this again
     }
     for (const name of names) notify(name)
+  }
+
+  /** Replaces a connection that does not respond; the new one notifies all listeners. */
+  async function checkConnection(): Promise<void> {
+    if (channels.size === 0) {
+      clearInterval(heartbeat)
+      heartbeat = undefined
+      return
+    }
+    if (subscriber?.status !== 'ready') return
+    const { stream } = subscriber
+    const reply = withDeadline(subscriber.ping(), HEARTBEAT_MS, 'Redis did not respond')
+    await reply.catch(() => stream.destroy())
   }
 
   function notify(name: string): void {
@@ -80,6 +98,7 @@ export function createRedisWatcher(redis: Redis): RedisWatcher {
       expiryTimer: undefined,
     }
     channels.set(name, channel)
+    heartbeat ??= setInterval(checkConnection, HEARTBEAT_MS).unref()
     channel.subscribed.then(
       () => watchExpiry(name, channel),
       () => {},

@@ -3,6 +3,7 @@ import { Redis } from 'ioredis'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { freePort } from '../../../../src/stores/embedded/free-port.ts'
 import { emptyRedisSpace, hasRedis } from '../../../../test/support/stores.ts'
+import { TcpProxy } from '../../../../test/support/tcp-proxy.ts'
 import { until } from '../../../../test/support/until.ts'
 import { createRedisWatcher } from '../../src/stores/redis-watcher.ts'
 
@@ -87,6 +88,21 @@ describe.runIf(hasRedis)('a watcher of Redis keys', () => {
     expect(await listConnections()).toHaveLength(2)
     redis.disconnect()
     await until(async () => (await listConnections()).length === 0)
+  })
+
+  test('notifies its listeners after its connection was silent: messages may have been missed', async () => {
+    const { url, redis: observer } = await emptyRedisSpace()
+    const proxy = await TcpProxy.start(Number(new URL(url).port))
+    const redis = new Redis({ port: proxy.port })
+    onTestFinished(async () => {
+      redis.disconnect()
+      await proxy.close()
+    })
+    const onChange = vi.fn()
+    await createRedisWatcher(redis).watch('key', onChange)
+    proxy.silencePresent()
+    await observer.publish('key', 'changed')
+    await until(() => onChange.mock.calls.length > 0)
   })
 })
 
