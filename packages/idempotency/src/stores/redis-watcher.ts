@@ -1,6 +1,6 @@
 /** Notifies of changes of Redis keys by pub/sub. */
 import type { Redis } from 'ioredis'
-import { withDeadline } from '../deadline.ts'
+import { DeadlineError, withDeadline } from '../deadline.ts'
 
 /**
  * Watches keys on one connection, opened by the first watch. A change of a key must be published to the
@@ -69,7 +69,9 @@ export function createRedisWatcher(redis: Redis): RedisWatcher {
     if (subscriber?.status !== 'ready') return
     const { stream } = subscriber
     const reply = withDeadline(subscriber.ping(), HEARTBEAT_MS, 'Redis did not respond')
-    await reply.catch(() => stream.destroy())
+    await reply.catch((error) => {
+      if (error instanceof DeadlineError) stream.destroy() // a refusal is a response
+    })
   }
 
   function notify(name: string): void {
