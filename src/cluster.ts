@@ -74,7 +74,7 @@ function createWorkers(count: number, stores: Stores, log: FastifyBaseLogger) {
   async function fork(): Promise<Address> {
     const startedAt = performance.now()
     const worker = spawnWorker(stores)
-    worker.once('online', () => closeUnacceptedConnection(worker))
+    worker.once('online', () => closeUnacceptedConnectionOnExit(worker))
     starting.add(worker)
     let failure: string | undefined
     worker.on('message', (message: Partial<StartFailure>) => {
@@ -171,10 +171,11 @@ function waitForEnd(worker: Worker): Promise<string> {
 }
 
 /**
- * When a worker exits, closes the connection that it was sent and has not accepted. Node forgets it: it would
- * stay open without a response.
+ * When a worker exits, closes the connection that it was sent and has not accepted. Node (20 to 24) forgets it:
+ * it would stay open without a response. It relies on the messages of node:cluster itself, `newconn` and
+ * `accepted`; without them it has no effect.
  */
-function closeUnacceptedConnection({ process: child }: Worker): void {
+function closeUnacceptedConnectionOnExit({ process: child }: Worker): void {
   const send = child.send.bind(child) as (...args: unknown[]) => boolean
   let sent: { close(): void } | undefined // Node sends the next one when this one is accepted
   const sendAndRemember = (...args: unknown[]) => {
@@ -183,7 +184,7 @@ function closeUnacceptedConnection({ process: child }: Worker): void {
     return send(...args)
   }
   Object.assign(child, { send: sendAndRemember })
-  // First of the listeners: that of Node sends the next one.
+  // Before the listener of Node, which sends the next connection.
   child.prependListener('internalMessage' as 'message', (message) => {
     if (Object.hasOwn(message as object, 'accepted')) sent = undefined
   })
@@ -213,7 +214,7 @@ export function onCloseRequest(close: () => void, starting: Promise<unknown>): v
   process.on('disconnect', closeOnce)
   // Node could not send a message to the primary, which is gone: 'disconnect' follows.
   process.on('error', () => {})
-  // Node ends a worker at once when its primary is gone: right only before its first request.
+  // Node ends a worker at once when its primary is gone. After the start, its requests must finish.
   starting.then(
     () => Object.assign(cluster.worker ?? {}, { exitedAfterDisconnect: true }),
     () => {},

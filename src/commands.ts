@@ -37,7 +37,7 @@ export async function runCommand([name, ...args]: string[]): Promise<number> {
     }
     case 'migrate': {
       const { migrate } = await import('./maintenance.ts')
-      return reportStartErrors('the database could not be migrated', migrate)
+      return reportStartErrors('order-once migrate failed', migrate)
     }
     case 'cleanup': {
       const { cleanUpOnce } = await import('./maintenance.ts')

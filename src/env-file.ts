@@ -4,8 +4,9 @@ import { parseEnv } from 'node:util'
 import { getErrorCode } from './error-code.ts'
 import { StartError } from './start-error.ts'
 
-/** Blank lines, comments, and the name of a setting with its value. */
+/** The rest of a line that is blank or a comment. */
 const BLANK = /[^\S\n]*(?:#[^\n]*)?(?:\n|$)/y
+/** The name of a setting, up to its value. */
 const NAME = /[^\S\n]*(?:export[^\S\n]+)?[A-Za-z_][\w.-]*[^\S\n]*=[^\S\n]*/y
 /** A quoted value may have several lines. */
 const QUOTED = /(["'`])[\s\S]*?\1[^\S\n]*(?:#[^\n]*)?(?:\n|$)/y
@@ -33,7 +34,7 @@ export function readEnvFile(path: string): Record<string, string | undefined> {
 
 function decode(path: string, bytes: Buffer): string {
   try {
-    // It skips a byte order mark. UTF-16 without one has NUL bytes.
+    // It skips a byte order mark. NUL bytes show UTF-16 without one.
     const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
     if (!text.includes('\0')) return text.replaceAll('\r\n', '\n')
   } catch {

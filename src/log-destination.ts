@@ -1,4 +1,4 @@
-/** Writes the log to standard output, and never waits for it. */
+/** Writes the log to standard output, whose failures never stop the service. */
 import { fstatSync, writeSync } from 'node:fs'
 
 const STDOUT = 1
@@ -9,12 +9,13 @@ const MAX_BUFFERED_BYTES = 1024 * 1024
 let droppedLines = 0
 let isDropping = false
 
-/** How many log lines this process could not write. */
+/** How many log lines this process could not write, at least: those that a pipe loses when it ends are one. */
 export const countDroppedLogLines = () => droppedLines
 
 /**
- * Creates a destination for pino. A line that cannot be written at once is dropped and counted: the disk is
- * full, or the reader of a pipe has stopped or ended. The first of them is reported on standard error.
+ * Creates a destination for pino. A line is dropped and counted if its file cannot be written, such as on a
+ * full disk, or if `MAX_BUFFERED_BYTES` are waiting for the reader of a pipe, or it has gone. The first line of
+ * each such time is reported on standard error.
  * (pino's own destination, sonic-boom 4, tries again for ever on ENOSPC, EIO and EPIPE.)
  */
 export function createLogDestination(): { write(line: string): void } {
@@ -24,7 +25,7 @@ export function createLogDestination(): { write(line: string): void } {
   const isFile = !stdout.isTTY && isFileOrDevice()
 
   function writeToStream(line: string): void {
-    if (!stdout.writable || stdout.writableLength + line.length > MAX_BUFFERED_BYTES) {
+    if (!stdout.writable || stdout.writableLength + Buffer.byteLength(line) > MAX_BUFFERED_BYTES) {
       throw new Error(`${stdout.writableLength} bytes are waiting for a reader`)
     }
     stdout.write(line)

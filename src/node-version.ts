@@ -5,8 +5,9 @@ const FIXED_IN: Record<number, [minor: number, patch: number]> = {
   20: [20, 2],
   22: [22, 2],
   24: [14, 1],
+  25: [8, 2],
 }
-const OLDEST_FIXED_MAJOR = 24
+const OLDEST_FIXED_MAJOR = 26
 
 /**
  * Whether a client can slow down this version of Node.js by strings with colliding hashes (CVE-2026-21717).

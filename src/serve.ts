@@ -126,7 +126,7 @@ async function closeOnFailure(
   }
 }
 
-/** In development: a warning if everybody can sign, and what a newcomer types next. */
+/** In development: a warning if anyone can sign, and the command to try next. */
 function logFirstSteps(app: FastifyInstance, settings: Settings): void {
   if (isProduction(settings)) return
   if (settings.hmacSecrets.includes(DEVELOPMENT_SECRET)) {

@@ -161,7 +161,7 @@ const TABLE = {
   tracesSamplerArg: optional('OTEL_TRACES_SAMPLER_ARG', number(0, 1)),
 } satisfies Record<string, Setting<unknown> & { isOptional: boolean }>
 
-/** The rule of each setting, as a wrong value is refused: "PORT must be …". */
+/** The rule of each setting, as a wrong value is refused: "PORT must be …". For docs/settings.md. */
 export const describeRules = () =>
   Object.values(TABLE).map(({ env, rule }) => `${env} must be ${rule}`)
 

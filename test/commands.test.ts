@@ -51,7 +51,7 @@ describe('the binary', () => {
 
   test.each([
     ['serve', 'order-once cannot start'],
-    ['migrate', 'the database could not be migrated'],
+    ['migrate', 'order-once migrate failed'],
     ['cleanup', 'the clean-up did not end'],
   ])('exits with 1 and one line if %s fails on a setting', async (command, subject) => {
     expect(await runBinary([command], { PORT: 'http' })).toEqual({

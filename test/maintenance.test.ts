@@ -28,7 +28,7 @@ describe('order-once migrate', () => {
     const { code, stdout, stderr } = await runBinary(['migrate'], { DATABASE_URL: url.href })
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
     expect(stderr).toMatch(
-      /^the database could not be migrated: Postgres at 127\.0\.0\.1:\d+\/test_\w+ cannot be used: .*\n$/,
+      /^order-once migrate failed: Postgres at 127\.0\.0\.1:\d+\/test_\w+ cannot be used: .*\n$/,
     )
     expect(stderr).not.toContain('not-the-password')
   })

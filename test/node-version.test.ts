@@ -11,6 +11,8 @@ test.each([
   ['23.11.0', true],
   ['24.14.0', true],
   ['24.14.1', false],
+  ['25.8.1', true],
+  ['25.8.2', false],
   ['26.0.0', false],
 ])('whether Node.js %s is open to hash collisions: %s', (version, isOpen) => {
   expect(isOpenToHashCollisions(version)).toBe(isOpen)

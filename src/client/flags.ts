@@ -44,7 +44,7 @@ Service:
   --secret-file FILE   read the shared secret from FILE; "-" reads stdin
                        (default: the first secret in HMAC_SECRET of the environment or of .env,
                        or the development secret if that is not set)
-  --secret SECRET      the shared secret itself: other users can see it, and the shell keeps it
+  --secret SECRET      the shared secret itself: visible to other users, kept in the history of the shell
 
 Retries:
   --attempts N         maximum number of attempts (default: ${DEFAULTS.maxAttempts})

@@ -123,8 +123,8 @@ export function createOrdersRepository(
     const sorted = rows.toSorted((a, b) => (a.idempotency_key < b.idempotency_key ? -1 : 1))
     const columns = INSERTED_COLUMNS.map((name) => formatArray(sorted.map((row) => row[name])))
     const inserted = await pool.query(INSERT_ROWS, columns, {
-      // Postgres needs no room on its disk for keys that are taken.
-      isWritten: (inserted) => inserted.length > 0,
+      // An insert of keys that are all taken does not show that writing works.
+      isWritten: ({ length }) => length > 0,
     })
     const createdAt = new Map(inserted.map((row) => [String(row.id), Number(row.created_at)]))
     const ids = new Set(rows.map(({ id }) => id))
@@ -196,7 +196,10 @@ function createId(): string {
 /** The fields that Postgres returns as text although they are numbers: `numeric` is exact. */
 const NUMERIC_FIELDS = FIELD_NAMES.filter((name) => NewOrder.properties[name].type === 'number')
 
-/** Formats an array as Postgres reads it (PostgreSQL 18 §8.15.2). An absent field is NULL. */
+/**
+ * Formats an array as Postgres reads it (PostgreSQL 18 §8.15.2). An absent field is NULL. (The driver formats
+ * arrays only if it has looked up their types on each new connection.)
+ */
 function formatArray(values: (string | number | boolean | undefined)[]): string {
   const elements = values.map((value) =>
     typeof value === 'string' ? `"${value.replace(/["\\]/g, '\\$&')}"` : (value ?? 'NULL'),

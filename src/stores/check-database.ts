@@ -5,7 +5,7 @@ import { getErrorCode } from '../error-code.ts'
 import { QUERY_TIMEOUT_MS } from '../limits.ts'
 import { StartError } from '../start-error.ts'
 import { INSERT_PROBE } from './insert-probe.ts'
-import { retryWhileStarting, withDedicatedConnection } from './postgres-session.ts'
+import { retryWhileStarting } from './postgres-session.ts'
 
 /** The oldest version that the project of PostgreSQL still supports. */
 const MIN_SERVER_VERSION = 140_000
@@ -17,20 +17,23 @@ const NEEDED_RIGHTS = {
   'public.order_once_database': ['select'],
 }
 
-/** SQLSTATEs of an insert that fails until somebody changes the tables: constraint, schema, state, trigger. */
+/** SQLSTATEs of an insert that fails until the tables change: constraint, schema, state, trigger. */
 const NEEDS_CHANGE = /^(23|42|55000|P0)/
 
 /**
  * Checks the encoding, the version, the tables, the rights of the role, and that an order can be inserted.
  *
+ * @returns the id of the database
  * @throws {StartError} one line that says what is wrong and what to do
  */
-export async function checkDatabase(url: string): Promise<void> {
+export async function checkDatabase(url: string): Promise<string> {
+  let id = ''
   try {
     await retryWhileStarting(url, async (client) => {
-      await withDeadline(checkSchema(client), QUERY_TIMEOUT_MS, 'no response to a query')
+      id = await withDeadline(checkSchema(client), QUERY_TIMEOUT_MS, 'no response to a query')
       await checkInsert(client)
     })
+    return id
   } catch (error) {
     if (error instanceof StartError) throw error
     const reason = error instanceof Error ? error.message : String(error)
@@ -38,11 +41,12 @@ export async function checkDatabase(url: string): Promise<void> {
   }
 }
 
-async function checkSchema(client: postgres.Sql): Promise<void> {
+async function checkSchema(client: postgres.Sql): Promise<string> {
   await checkServer(client)
   for (const [table, rights] of Object.entries(NEEDED_RIGHTS)) {
     await checkTable(client, table, rights)
   }
+  return readId(client)
 }
 
 /** A server that is read-only, full or locked may be writable later: the health check reports it. */
@@ -55,19 +59,12 @@ async function checkInsert(client: postgres.Sql): Promise<void> {
   }
 }
 
-/**
- * Reads the id that the first migration has given the database. A copy of the database has it, too.
- *
- * @throws {StartError} if it was deleted
- */
-export function readDatabaseId(url: string): Promise<string> {
-  return withDedicatedConnection(url, async (client) => {
-    const [row] = await client`select id from public.order_once_database`
-    if (row) return row.id as string
-    const insert =
-      'insert into public.order_once_database values (left(gen_random_uuid()::text, 8))'
-    throw new StartError(`the table public.order_once_database is empty: run \`${insert}\``)
-  })
+/** Reads the id that the first migration has given the database. A copy of the database has it, too. */
+async function readId(client: postgres.Sql): Promise<string> {
+  const [row] = await client`select id from public.order_once_database`
+  if (row) return row.id
+  const insert = 'insert into public.order_once_database values (left(gen_random_uuid()::text, 8))'
+  throw new StartError(`the table public.order_once_database is empty: run \`${insert}\``)
 }
 
 async function checkServer(client: postgres.Sql): Promise<void> {

@@ -1,4 +1,4 @@
-/** Checks at the start that Redis accepts what `REDIS_URL` asks for, and that the service may use it. */
+/** Checks at the start that Redis accepts what is in `REDIS_URL`, and that the service may use it. */
 import { defineKeyScript } from '@order-once/idempotency/batching'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Redis } from 'ioredis'
@@ -22,7 +22,7 @@ const CHECKED_KEYS = ['idemp:health check', 'order-once:rate-limit:health check'
 /** How long a checked key lives: it is not left behind. */
 const CHECKED_KEY_MS = 1_000
 
-/** Runs each command of the service's scripts, and fails with the name of the first that is refused. */
+/** Runs each command of the service's scripts but PUBLISH, which is optional; names the first that fails. */
 const USE_KEY = `
 local commands = { 'DEL', 'INCR', 'PEXPIRE', 'PTTL', 'SET', 'GET' }
 local replies = {
@@ -80,7 +80,7 @@ export async function checkRedis(url: string, log: FastifyBaseLogger): Promise<v
     const state = isReply(cause)
       ? `refuses what the service does (${reason}); docs/operations.md lists the rights it needs`
       : `does not respond (${reason})`
-    log.warn(`REDIS_URL: ${at} ${state}; until then, orders go on without it`)
+    log.warn(`REDIS_URL: ${at} ${state}; orders go on without Redis until this is fixed`)
   } finally {
     client.disconnect()
   }

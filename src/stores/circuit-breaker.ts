@@ -13,7 +13,7 @@ export class CircuitOpenError extends Error {
   override name = 'CircuitOpenError'
 }
 
-export interface CircuitBreaker {
+interface CircuitBreaker {
   /**
    * Runs a call.
    *

@@ -60,15 +60,15 @@ export function createStoreCheck({
 }
 
 /** Takes the lock of an insert, but writes nothing: cheap enough for each second of an idle service. */
-const TRY_TO_WRITE = 'update public.orders set id = id where false'
+const LOCK_PROBE = 'update public.orders set id = id where false'
 
 async function checkPostgres(pool: PostgresPool): Promise<void> {
   const { wroteAt, hasFailedToWrite } = pool.load()
-  // Under load, when one more query would wait longest, an order was written just now.
+  // A recent insert shows it already; under load this saves a query.
   if (!hasFailedToWrite && performance.now() - wroteAt < MAX_AGE_MS) return
   // After a failure, only an insert shows that inserts work again.
-  const text = hasFailedToWrite ? INSERT_PROBE : TRY_TO_WRITE
-  const query = pool.query(text, [], { isWritten: () => text === INSERT_PROBE })
+  const text = hasFailedToWrite ? INSERT_PROBE : LOCK_PROBE
+  const query = pool.query(text, [], { isWritten: () => hasFailedToWrite })
   await withDeadline(query, POSTGRES_CHECK_TIMEOUT_MS, 'Postgres did not respond')
 }
 

@@ -1,7 +1,7 @@
 /** A statement that shows whether orders can be inserted. */
 
-/** The SQLSTATE by which the statement undoes its insert: none of Postgres, and none of a trigger. */
-const UNDO = 'OO001'
+/** The SQLSTATE by which the statement undoes its insert; Postgres has no such code. */
+const UNDO = 'UNDO1'
 
 /** A probe that waits for a lock ends before its caller has given it up, and leaves no backend behind. */
 const LOCK_TIMEOUT_MS = 500

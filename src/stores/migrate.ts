@@ -38,7 +38,7 @@ export async function migrateDatabase(url: string, log: FastifyBaseLogger): Prom
     })
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
-    throw new StartError(`a migration failed: ${reason}`)
+    throw new StartError(`pending migrations could not be applied: ${reason}`)
   } finally {
     clearTimeout(notice)
   }

@@ -205,8 +205,8 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
   }
 
   /**
-   * After a failure, one connection at a time: a server that hangs must not collect more of them. Beyond
-   * the limit of backends, one that finds out which of the abandoned ones have ended.
+   * After a failure, one connection at a time: a server that hangs must not collect more of them. At the
+   * limit of backends, one connection as well: it finds out which abandoned backends have ended (`connect`).
    */
   function connectForWaiters(): void {
     const maxConnecting = hasFailedToConnect ? 1 : MAX_CONNECTIONS
@@ -262,7 +262,7 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
       abandoned = abandoned.filter((pid) => !ended.has(pid))
       if (abandoned.length >= MAX_BACKENDS) {
         throw new DatabaseUnavailableError(
-          `${abandoned.length} statements do not end: they wait for a synchronous standby or a lock`,
+          `${abandoned.length} statements have not ended: see pg_stat_activity`,
         )
       }
       return connection

@@ -68,7 +68,8 @@ export async function retryWhileStarting(
       await withDedicatedConnection(url, job)
       return
     } catch (error) {
-      if (isTlsRefused(error)) throw new StartError('sslmode requires TLS, but it offers none')
+      if (isTlsRefused(error))
+        throw new StartError('sslmode requires TLS, but the server offers none')
       const isRetryable =
         retryableCodes.includes(getErrorCode(error)) ||
         error instanceof SessionLostError ||

@@ -2,7 +2,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import type { Settings } from '../settings.ts'
-import { checkDatabase, readDatabaseId } from './check-database.ts'
+import { checkDatabase } from './check-database.ts'
 import { checkRedis } from './check-redis.ts'
 import { locateStores } from './locate.ts'
 import { migrateDatabase } from './migrate.ts'
@@ -59,9 +59,8 @@ export async function prepareStores(
       log.info(`orders are kept in Postgres at ${urlWithoutCredentials(url)} (${reason})`)
     }
     await waitUnlessAborted(migrateDatabase(url, log), signal)
-    await waitUnlessAborted(checkDatabase(url), signal)
+    const databaseId = await waitUnlessAborted(checkDatabase(url), signal)
     if (redisUrl !== undefined) await waitUnlessAborted(checkRedis(redisUrl, log), signal)
-    const databaseId = await readDatabaseId(url)
     const place = redisUrl ? describeRedis(redisUrl) : 'the memory of this process'
     log.info(`rate-limit counters are kept in ${place} (${reason})`)
     const isEmbedded = databaseUrl === undefined
@@ -73,13 +72,13 @@ export async function prepareStores(
 }
 
 /** Waits for work that cannot be ended: when the start is aborted, the process ends without it. */
-async function waitUnlessAborted(work: Promise<void>, signal?: AbortSignal): Promise<void> {
+async function waitUnlessAborted<T>(work: Promise<T>, signal?: AbortSignal): Promise<T> {
   const aborted = new Promise<never>((_, reject) => {
     const abort = () => reject(new Error('the start was aborted'))
     if (signal?.aborted) abort()
     signal?.addEventListener('abort', abort, { once: true })
   })
-  await Promise.race([work, aborted])
+  return Promise.race([work, aborted])
 }
 
 interface StoresOptions {

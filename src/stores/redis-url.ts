@@ -2,7 +2,7 @@
 import { StartError } from '../start-error.ts'
 
 /** All that a `REDIS_URL` says. */
-export interface RedisTarget {
+interface RedisTarget {
   host: string
   port: number
   /** '': that of the server's default user */

@@ -24,7 +24,7 @@ const MAX_RECONNECT_DELAY_MS = 1_000
  */
 const SILENT_CONNECTION_TIMEOUT_MS = 1_500
 
-/** While one call is in flight the next one is collected: fewer, larger calls cost both sides less. */
+/** While one batch is in flight the next one is collected: fewer, larger ones cost both sides less. */
 const MAX_BATCHES_IN_FLIGHT = 1
 
 /** What Redis processes in a few ms. Beyond it, a call fails at once. */
@@ -41,7 +41,7 @@ export interface RedisConnection {
    * call throws, after `REDIS_COMMAND_TIMEOUT_MS` at the latest
    */
   runCall: RunCall
-  /** How many calls failed, those not counted that were never sent. */
+  /** How many calls failed, or took too long; those not counted that the open circuit refused. */
   failedCalls(): number
   close(): Promise<void>
 }

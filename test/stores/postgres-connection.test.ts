@@ -159,7 +159,7 @@ describe('a Postgres of its own', () => {
       await expect(waitForPostgres(url, SILENT_LOG)).rejects.toMatchObject({
         name: 'StartError',
         message: expect.stringMatching(
-          /^Postgres at \S+ cannot be used: sslmode requires TLS, but it offers none$/,
+          /^Postgres at \S+ cannot be used: sslmode requires TLS, but the server offers none$/,
         ),
       })
     })

@@ -4,7 +4,7 @@ import { pino } from 'pino'
 import { onTestFinished } from 'vitest'
 import { buildApp, type Overrides } from '../../src/app.ts'
 import { parseSettings } from '../../src/settings.ts'
-import { readDatabaseId } from '../../src/stores/check-database.ts'
+import { checkDatabase } from '../../src/stores/check-database.ts'
 import { emptyDatabase, emptyRedisSpace } from './stores.ts'
 
 /** Enough for a test that is not about the limit. */
@@ -47,7 +47,7 @@ export async function startInstance(
     { level: settings.logLevel, base: null },
     { write: (line) => void logLines.push(JSON.parse(line)) },
   )
-  const databaseId = await readDatabaseId(databaseUrl)
+  const databaseId = await checkDatabase(databaseUrl)
   const stores = { databaseUrl, databaseId, redisUrl, isEmbedded: false }
   const app = await buildApp(settings, logger, { stores, ...overrides })
   await app.listen({ host: '127.0.0.1', port: 0 })

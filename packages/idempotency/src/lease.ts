@@ -7,7 +7,7 @@ import type { IdempotencyStore } from './stores/store.ts'
 /** Leaves two chances to renew a lease after a renewal that failed. */
 const RENEWALS_PER_LEASE = 3
 
-/** A renewal may be so late, since its process or the store is busy. */
+/** How late a renewal may arrive: its process or the store may be busy. */
 const MAX_RENEWAL_DELAY_MS = 500
 
 export interface LeaseOptions {
@@ -101,8 +101,8 @@ export function startLease(
 
 /**
  * Computes when to repeat a request whose key another one has claimed. A claim that is renewed on time
- * may be completed at any moment. The process of any other has probably died: its key is free when the
- * lease ends.
+ * may be completed at any moment. One that was not probably belongs to a dead process: its key is free when
+ * the lease ends.
  *
  * @param remainingMs what is left of the lease
  * @returns whole seconds, at least 1

@@ -185,6 +185,7 @@ export const idempotency = fastifyPlugin(
         return await withDeadline(claim, storeTimeoutMs, 'the idempotency store did not respond')
       } catch (error) {
         request.log.debug({ err: error }, 'the key could not be claimed')
+        // A claim that failed may exist all the same: its lease is renewed and ended like any other.
         if (recover) return { state: error instanceof ForeignRecordError ? 'unclaimed' : 'new' }
         void releaseUncertainClaim(claim, current, request)
         throw problems.storeUnavailable()
