@@ -1,5 +1,5 @@
 /** A circuit breaker: calls to a server that fails are refused for a while. */
-import type { RunCall } from '@order-once/idempotency/batching'
+import { type RunCall, startDeadline } from '@order-once/idempotency/batching'
 
 /** One failed call says little; so many in a row mean that the server is lost. */
 const FAILURES_BEFORE_OPEN = 5
@@ -56,34 +56,23 @@ export function createCircuitBreaker(onChange: (error?: Error) => void): Circuit
       throw new CircuitOpenError('the circuit to the server is open')
     }
     if (isTrial) isTrying = true
-    const watch = watchDuration(SLOW_CALL_MS)
+    let isSlow = false
+    const stop = startDeadline(SLOW_CALL_MS, () => {
+      isSlow = true
+    })
     try {
       const result = await call()
-      if (watch.isOver()) fail(new Error(`the call took more than ${SLOW_CALL_MS} ms`))
+      if (isSlow) fail(new Error(`the call took more than ${SLOW_CALL_MS} ms`))
       else succeed()
       return result
     } catch (error) {
       fail(error instanceof Error ? error : new Error(String(error)))
       throw error
     } finally {
-      watch.stop()
+      stop()
       if (isTrial) isTrying = false
     }
   }
 
   return { run, isOpen: () => tryAgainAt !== undefined }
-}
-
-/**
- * Watches whether a time is over. A reply that was received in time is in time, even if this process was too
- * busy to read it: replies are read once more before the time is over.
- */
-function watchDuration(ms: number): { isOver(): boolean; stop(): void } {
-  let isOver = false
-  const timer = setTimeout(() => {
-    setImmediate(() => {
-      isOver = true
-    })
-  }, ms)
-  return { isOver: () => isOver, stop: () => clearTimeout(timer) }
 }

@@ -29,6 +29,17 @@ async function open(url: string) {
   return { redis, lines, ping, isUp, calls: () => calls }
 }
 
+/** Starts a Redis. @returns a proxy in front of it */
+async function startProxiedRedis(): Promise<TcpProxy> {
+  const server = await startPrivateRedis()
+  const proxy = await TcpProxy.start(Number(new URL(server.url).port))
+  onTestFinished(async () => {
+    await proxy.close()
+    await server.stop()
+  })
+  return proxy
+}
+
 describe.runIf(redisServer)('the connection to Redis', () => {
   test('logs one line when Redis is lost and one when it is back, however many calls there are', async () => {
     const first = await startPrivateRedis()
@@ -71,12 +82,7 @@ describe.runIf(redisServer)('the connection to Redis', () => {
     expect(lines).toEqual([LOST, BACK])
   })
   test('is replaced when it does not respond, though new connections do', async () => {
-    const server = await startPrivateRedis()
-    const proxy = await TcpProxy.start(Number(new URL(server.url).port))
-    onTestFinished(async () => {
-      await proxy.close()
-      await server.stop()
-    })
+    const proxy = await startProxiedRedis()
     const { lines, isUp } = await open(`redis://127.0.0.1:${proxy.port}`)
     expect(await isUp()).toBe(true)
     proxy.silencePresent()
@@ -113,12 +119,7 @@ describe.runIf(redisServer)('the connection to Redis', () => {
   })
 
   test('does not make requests wait when each reply takes more than 100 ms', async () => {
-    const server = await startPrivateRedis()
-    const proxy = await TcpProxy.start(Number(new URL(server.url).port))
-    onTestFinished(async () => {
-      await proxy.close()
-      await server.stop()
-    })
+    const proxy = await startProxiedRedis()
     const { lines, ping } = await open(`redis://127.0.0.1:${proxy.port}`)
     proxy.latencyMs = 75 // in each direction
     await until(() =>

@@ -4,7 +4,7 @@
  * @module
  */
 export { Batcher, type BatcherOptions, ConcurrencyLimit, QueueFullError } from './batcher.ts'
-export { DeadlineError, withDeadline } from './deadline.ts'
+export { DeadlineError, startDeadline, withDeadline } from './deadline.ts'
 export {
   createScriptBatcher,
   defineKeyScript,

@@ -6,22 +6,31 @@ export class DeadlineError extends Error {
 }
 
 /**
- * Waits for the promise for at most `ms`. The work itself is not cancelled. A reply that was received in
- * time is in time, even if this process was too busy to read it: replies are read once more at the end.
+ * Calls `onEnd` after `ms`, and after the replies that were received by then have been read: they are in time,
+ * even if this process was too busy to read them.
+ *
+ * @returns a function that stops it
+ */
+export function startDeadline(ms: number, onEnd: () => void): () => void {
+  const timer = setTimeout(() => setImmediate(onEnd), ms)
+  return () => clearTimeout(timer)
+}
+
+/**
+ * Waits for the promise for at most `ms`, as `startDeadline` measures them. The work itself is not cancelled.
  *
  * @throws {DeadlineError} once `ms` have passed
  */
 export function withDeadline<T>(work: Promise<T>, ms: number, message: string): Promise<T> {
   return new Promise((resolve, reject) => {
-    const end = () => reject(new DeadlineError(`${message} (${ms} ms)`))
-    const timer = setTimeout(() => setImmediate(end), ms)
+    const stop = startDeadline(ms, () => reject(new DeadlineError(`${message} (${ms} ms)`)))
     work.then(
       (result) => {
-        clearTimeout(timer)
+        stop()
         resolve(result)
       },
       (error) => {
-        clearTimeout(timer)
+        stop()
         reject(error)
       },
     )
