@@ -47,7 +47,9 @@ export async function runCommand([name, ...args]: string[]): Promise<number> {
       const { runOrderCommand } = await import('./client/command.ts')
       let exitCode = SUCCESS
       const failure = await reportStartErrors('no order was sent', async () => {
-        exitCode = await runOrderCommand(args, { ...readEnvFile('.env'), ...process.env })
+        const isHelp = args.includes('--help') || args.includes('-h')
+        const settings = isHelp ? {} : readEnvFile('.env')
+        exitCode = await runOrderCommand(args, { ...settings, ...process.env })
       })
       return failure || exitCode
     }

@@ -10,7 +10,8 @@ const BLANK = /[^\S\n]*(?:#[^\n]*)?(?:\n|$)/y
 const NAME = /[^\S\n]*(?:export[^\S\n]+)?[A-Za-z_][\w.-]*[^\S\n]*=[^\S\n]*/y
 /** A quoted value may have several lines. */
 const QUOTED = /(["'`])[\s\S]*?\1[^\S\n]*(?:#[^\n]*)?(?:\n|$)/y
-const UNQUOTED = /(?!["'`])[^\n]*(?:\n|$)/y
+/** A comment follows a blank: `parseEnv` would cut off a value at any #. */
+const UNQUOTED = /(?!["'`])[^\n#]*(?:(?<=\s)#[^\n]*)?(?:\n|$)/y
 
 /**
  * Reads the settings of a file.
@@ -56,7 +57,11 @@ function checkLines(path: string, text: string): void {
     const line = text.slice(0, index).split('\n').length
     if (!skip(NAME)) throw new StartError(`${path}, line ${line}: it must be NAME=value`)
     if (!skip(UNQUOTED) && !skip(QUOTED)) {
-      throw new StartError(`${path}, line ${line}: a quote is not closed, or text follows it`)
+      const isQuoted = /["'`]/.test(text.charAt(index))
+      const rule = isQuoted
+        ? 'a quote is not closed, or text follows it'
+        : 'a value with # must be in quotes'
+      throw new StartError(`${path}, line ${line}: ${rule}`)
     }
   }
 }

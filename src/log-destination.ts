@@ -25,18 +25,21 @@ export function createLogDestination(): { write(line: string): void } {
   const isFile = !stdout.isTTY && isFileOrDevice()
 
   function writeToStream(line: string): void {
-    if (!stdout.writable || stdout.writableLength + Buffer.byteLength(line) > MAX_BUFFERED_BYTES) {
+    if (!stdout.writable) throw new Error('its reader has gone')
+    if (stdout.writableLength + Buffer.byteLength(line) > MAX_BUFFERED_BYTES) {
       throw new Error(`${stdout.writableLength} bytes are waiting for a reader`)
     }
-    stdout.write(line)
+    stdout.write(line, (error) => {
+      if (!error) isDropping = false
+    })
   }
 
   return {
     write(line) {
       try {
         // A stream would keep what it cannot write, and end with the first error.
-        if (isFile) writeSync(STDOUT, line)
-        else writeToStream(line)
+        if (!isFile) return writeToStream(line)
+        writeSync(STDOUT, line)
         isDropping = false
       } catch (error) {
         reportDrop(error)

@@ -51,6 +51,7 @@ describe('a settings file', () => {
       'PORT=1\nHMAC_SECRET="a\nB=c\n',
       ', line 2: a quote is not closed, or text follows it',
     ],
+    ['a value with #', 'A=b#c\n', ', line 1: a value with # must be in quotes'],
     [
       'text after a quote',
       'HMAC_SECRET="a"b\n',

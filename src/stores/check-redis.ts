@@ -1,5 +1,5 @@
 /** Checks at the start that Redis accepts what is in `REDIS_URL`, and that the service may use it. */
-import { defineKeyScript } from '@order-once/idempotency/batching'
+import { defineKeyScript, type RunCall } from '@order-once/idempotency/batching'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Redis } from 'ioredis'
 import { getErrorCode } from '../error-code.ts'
@@ -22,16 +22,19 @@ const CHECKED_KEYS = ['idemp:health check', 'order-once:rate-limit:health check'
 /** How long a checked key lives: it is not left behind. */
 const CHECKED_KEY_MS = 1_000
 
-/** Runs each command of the service's scripts but PUBLISH, which is optional; names the first that fails. */
+/**
+ * Runs each command of the service's scripts but PUBLISH, which is optional; names the first that fails. A full
+ * Redis refuses only the first write of a script: it must be one that needs memory.
+ */
 const USE_KEY = `
-local commands = { 'DEL', 'INCR', 'PEXPIRE', 'PTTL', 'SET', 'GET' }
+local commands = { 'SET', 'GET', 'DEL', 'INCR', 'PEXPIRE', 'PTTL' }
 local replies = {
+  redis.pcall('SET', KEYS[1], '1', 'PX', ARGV[1]),
+  redis.pcall('GET', KEYS[1]),
   redis.pcall('DEL', KEYS[1]),
   redis.pcall('INCR', KEYS[1]),
   redis.pcall('PEXPIRE', KEYS[1], ARGV[1]),
   redis.pcall('PTTL', KEYS[1]),
-  redis.pcall('SET', KEYS[1], '1', 'PX', ARGV[1]),
-  redis.pcall('GET', KEYS[1]),
 }
 for i, reply in ipairs(replies) do
   if type(reply) == 'table' and reply.err then
@@ -43,12 +46,16 @@ return 1`
 /**
  * Does what requests do: runs a script with all their commands on a key of each kind.
  *
+ * @param runCall runs each call
  * @throws what Redis refuses
  */
-export function createUseCheck(client: Redis): () => Promise<void> {
+export function createUseCheck(
+  client: Redis,
+  runCall: RunCall = (call) => call(),
+): () => Promise<void> {
   const useKey = defineKeyScript(client, 'useKey', USE_KEY)
   return async () => {
-    for (const key of CHECKED_KEYS) await useKey(key, CHECKED_KEY_MS)
+    for (const key of CHECKED_KEYS) await runCall(() => useKey(key, CHECKED_KEY_MS))
   }
 }
 

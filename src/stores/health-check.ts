@@ -34,8 +34,7 @@ export function createStoreCheck({
 }: Pick<FastifyInstance, 'postgres' | 'redis'>): CheckStores {
   // Through the circuit breaker, so that a Redis whose circuit is open is used again even while no orders
   // come.
-  const useRedis = redis && createUseCheck(redis.client)
-  const checkRedis = redis && useRedis && (() => redis.runCall(useRedis))
+  const checkRedis = redis && createUseCheck(redis.client, redis.runCall)
   let latest: Promise<StoreStates> | undefined
   let checkedAt = 0
 

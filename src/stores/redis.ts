@@ -27,6 +27,12 @@ const SILENT_CONNECTION_TIMEOUT_MS = 1_500
 /** While one batch is in flight the next one is collected: fewer, larger ones cost both sides less. */
 const MAX_BATCHES_IN_FLIGHT = 1
 
+/** What the driver reports of commands while there is no connection: not the cause. */
+const NOT_CONNECTED = "Stream isn't writeable"
+
+/** While Redis is lost, another cause of it is logged at most so often. */
+const CAUSE_INTERVAL_MS = 60_000
+
 /** What Redis processes in a few ms. Beyond it, a call fails at once. */
 const MAX_CALLS_IN_FLIGHT = 1_000
 
@@ -102,12 +108,14 @@ export async function openRedis(url: string, log: FastifyBaseLogger): Promise<Re
   let lastError: Error | undefined
   let isConnected = true
   let wasUp = true
+  let loggedCause: string | undefined
+  let loggedAt = 0
   let failedCalls = 0
   let callsInFlight = 0
 
   const breaker = createCircuitBreaker((error) => {
     if (error) {
-      lastError = error
+      if (!error.message.startsWith(NOT_CONNECTED)) lastError = error
       failedCalls++
       // It was demoted to a replica: a new connection may lead to the primary.
       if (error.message.startsWith('READONLY')) client.disconnect(true)
@@ -117,11 +125,20 @@ export async function openRedis(url: string, log: FastifyBaseLogger): Promise<Re
 
   function logStateChange(): void {
     const isUp = isConnected && !breaker.isOpen()
-    if (isUp === wasUp || client.status === 'end') return
+    if (client.status === 'end') return
+    if (isUp) {
+      if (!wasUp) log.info('Redis is back')
+      lastError = undefined
+    } else {
+      const isOtherCause =
+        lastError?.message !== loggedCause && performance.now() - loggedAt > CAUSE_INTERVAL_MS
+      if (wasUp || isOtherCause) {
+        log.warn({ err: lastError }, 'Redis does not respond; orders go on without it')
+        loggedCause = lastError?.message
+        loggedAt = performance.now()
+      }
+    }
     wasUp = isUp
-    if (isUp) log.info('Redis is back')
-    else log.warn({ err: lastError }, 'Redis does not respond; orders go on without it')
-    lastError = undefined
   }
 
   async function runCall<T>(call: () => Promise<T>): Promise<T> {
@@ -140,6 +157,7 @@ export async function openRedis(url: string, log: FastifyBaseLogger): Promise<Re
   await new Promise<void>((resolve) => {
     client.on('error', (error) => {
       lastError = error
+      logStateChange()
     })
     client.on('ready', () => {
       if (!client.stream.writable) return // closed because Redis refused its database

@@ -152,6 +152,17 @@ describe.runIf(redisServer)('while Redis does not respond', () => {
     await until(async () => (await readState(port)).status === 'ready')
   })
 
+  test('GET /health/ready reports degraded while Redis is full, without any order', async () => {
+    const { port, server } = await start()
+    const admin = new Redis(server.url)
+    onTestFinished(() => admin.disconnect())
+    expect((await readState(port)).status).toBe('ready')
+    await admin.config('SET', 'maxmemory', '1')
+    await until(async () => (await readState(port)).status === 'degraded')
+    await admin.config('SET', 'maxmemory', '0')
+    await until(async () => (await readState(port)).status === 'ready')
+  })
+
   test.each([
     ['scripts', '-evalsha', '-eval'],
     ['the keys of records', 'resetkeys', '~order-once:*'],

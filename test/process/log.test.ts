@@ -69,4 +69,5 @@ test('orders are created and SIGTERM ends the process although the reader of the
   for (let i = 0; i < 5; i++) expect((await send(service.port)).status).toBe(201)
   expect((await scrape(service.port)).value(DROPPED)).toBeGreaterThan(0)
   expect(await service.stop()).toBe(0)
+  expect(service.stderr()).toMatch(/^order-once: log lines are dropped, .*\n$/)
 })
