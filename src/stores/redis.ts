@@ -107,6 +107,7 @@ export async function openRedis(url: string, log: FastifyBaseLogger): Promise<Re
   })
   let lastError: Error | undefined
   let isConnected = true
+  let isReplica = false
   let wasUp = true
   let loggedCause: string | undefined
   let loggedAt = 0
@@ -117,14 +118,17 @@ export async function openRedis(url: string, log: FastifyBaseLogger): Promise<Re
     if (error) {
       if (!error.message.startsWith(NOT_CONNECTED)) lastError = error
       failedCalls++
-      // It was demoted to a replica: a new connection may lead to the primary.
-      if (error.message.startsWith('READONLY')) client.disconnect(true)
     }
+    // It was demoted to a replica: a new connection may lead to the primary, as the next success shows.
+    if (error?.message.startsWith('READONLY')) {
+      isReplica = true
+      client.disconnect(true)
+    } else if (!error) isReplica = false
     logStateChange()
   })
 
   function logStateChange(): void {
-    const isUp = isConnected && !breaker.isOpen()
+    const isUp = isConnected && !isReplica && !breaker.isOpen()
     if (client.status === 'end') return
     if (isUp) {
       if (!wasUp) log.info('Redis is back')
