@@ -224,6 +224,8 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
   async function connectOne(): Promise<void> {
     try {
       const connection = await connect(sendsStatementTimeout)
+      // `close` has ended the others.
+      if (isClosing) retire(connection)
       if (!connection.isRetired) connections.add(connection)
       hasFailedToConnect = false
       connecting--

@@ -47,6 +47,18 @@ describe('the pool of connections to Postgres', () => {
     await expect(failing).rejects.not.toThrow('a secret')
   })
 
+  test('leaves no connection that was being opened when it closed', async () => {
+    const { url } = await emptyDatabase()
+    const { proxy, url: proxyUrl } = await startProxy(url)
+    proxy.latencyMs = 30 // the connection is opened after the pool has closed
+    const { pool } = openPool(proxyUrl)
+    const query = runQuery(pool).catch((error: Error) => error.message)
+    await until(() => proxy.serverSidePorts.length > 0)
+    await pool.close()
+    expect(await query).toContain('the pool is closed')
+    await until(() => proxy.serverSidePorts.length === 0)
+  })
+
   test('rejects a query to which Postgres does not respond', async () => {
     const { pool } = openPool(await startSilentServer())
     await expect(runQuery(pool)).rejects.toThrow()
