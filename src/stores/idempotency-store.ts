@@ -18,7 +18,7 @@ declare module 'fastify' {
   }
 }
 
-/** Each request whose key has a foreign record reports it; one warning says it all. */
+/** Each request whose key has a foreign record reports it; one warning a minute is enough. */
 const FOREIGN_RECORD_WARNING_INTERVAL_MS = 60_000
 
 /**

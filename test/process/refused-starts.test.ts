@@ -16,7 +16,7 @@ const ENDS = 'HMAC_SECRET: a secret must not begin or end with white space'
 const WHITE_SPACE = 'it has white space: remove it, or write %20 for a blank'
 const PERCENT = 'the password has a % that is not percent-encoded: write %25'
 
-/** What was damaged on its way into the settings, as users reported it. */
+/** Settings that were damaged before the service read them, as users reported them. */
 const CASES: Case[] = [
   {
     name: 'a .env in UTF-16',
