@@ -119,6 +119,26 @@ describe('the command', () => {
     )
   })
 
+  test.each<[string, { file?: Buffer; env?: Record<string, string> }]>([
+    ['--secret-file: a secret must be UTF-8', { file: Buffer.from('caf\xe9\n', 'latin1') }],
+    [
+      '--secret-file: a secret must not have control characters',
+      { file: Buffer.from('ab\n', 'utf16le') },
+    ],
+    ['--secret-file has no secret', { file: Buffer.from('\n') }],
+    ['HMAC_SECRET: a secret must not be in quotes', { env: { HMAC_SECRET: '"a"' } }],
+    ['HMAC_SECRET has no secret', { env: { HMAC_SECRET: '' } }],
+  ])('refuses a damaged secret: %s', async (line, { file, env }) => {
+    const folder = await createTemporaryFolder()
+    if (file) await writeFile(join(folder, 'secret'), file)
+    const flags = file ? ['--secret-file', 'secret'] : []
+    expect(await runBinary(['order', ...ITEM, ...flags], env, folder)).toEqual({
+      code: 2,
+      stdout: '',
+      stderr: `order-once: ${line}\n`,
+    })
+  })
+
   test('prints no control characters of a server', async () => {
     const hostile = JSON.stringify({ code: 'a\u001b[2J', detail: 'b\u009b2J\u0007' })
     const { url } = await startScriptedServer((response) => {
