@@ -82,7 +82,8 @@ export async function checkRedis(url: string, log: FastifyBaseLogger): Promise<v
   } catch (error) {
     if (error instanceof StartError) throw error
     const cause = lastError ?? (error instanceof Error ? error : new Error(String(error)))
-    const reason = (cause.message || getErrorCode(cause)).trim() + suggestScheme(url, cause)
+    const reason =
+      (cause.message || getErrorCode(cause)).replace(/\.?\s*$/, '') + suggestScheme(url, cause)
     if (concernsUrl(cause)) throw new StartError(`REDIS_URL: ${at} cannot be used: ${reason}`)
     const state = isReply(cause)
       ? `refuses what the service does (${reason}); docs/operations.md lists the rights it needs`
