@@ -3,7 +3,13 @@
  *
  * @module
  */
-export { Batcher, type BatcherOptions, ConcurrencyLimit, QueueFullError } from './batcher.ts'
+export {
+  Batcher,
+  type BatcherOptions,
+  ConcurrencyLimit,
+  NotSentError,
+  QueueFullError,
+} from './batcher.ts'
 export { DeadlineError, startDeadline, withDeadline } from './deadline.ts'
 export {
   createScriptBatcher,
