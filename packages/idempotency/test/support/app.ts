@@ -1,5 +1,6 @@
 /** An application whose routes the plugin protects. */
 import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify'
+import { fastify as oldestFastify } from 'fastify-oldest'
 import { onTestFinished } from 'vitest'
 import {
   createMemoryStore,
@@ -15,6 +16,28 @@ export const LEASE_MS = 30_000
 export const memoryStore = (options: { now?: () => number; replayedHeaders?: string[] } = {}) =>
   createMemoryStore({ leaseMs: LEASE_MS, ttlMs: 86_400_000, ...options })
 
+/** The versions of Fastify that the package supports, from the oldest to the newest. */
+export const FASTIFY_VERSIONS: Record<string, typeof fastify> = {
+  '5.2.0': oldestFastify as unknown as typeof fastify,
+  newest: fastify,
+}
+
+/** A line of the log, from level warn on. */
+export interface LogLine {
+  level: number
+  msg: string
+  err?: { message: string }
+}
+
+/** Creates an empty application, which closes when the test ends, and the lines of its log. */
+export function createEmptyApp(create: typeof fastify = fastify) {
+  const log: LogLine[] = []
+  const stream = { write: (line: string) => void log.push(JSON.parse(line)) }
+  const app = create({ logger: { level: 'warn', stream } })
+  onTestFinished(() => app.close())
+  return { app, log }
+}
+
 export interface TestApp {
   app: FastifyInstance
   /** how often the handler has run */
@@ -29,9 +52,7 @@ export async function createApp(
   options: Partial<IdempotencyOptions> = {},
 ): Promise<TestApp> {
   let runs = 0
-  const warnings: string[] = []
-  const stream = { write: (line: string) => void warnings.push(JSON.parse(line).msg) }
-  const app = fastify({ logger: { level: 'warn', stream } })
+  const { app, log } = createEmptyApp()
   await app.register(errorHandler)
   await app.register(idempotency, { store: memoryStore(), ...options })
   app.route({
@@ -43,8 +64,13 @@ export async function createApp(
     },
   })
   app.post('/others/:id', () => ({ other: true }))
-  onTestFinished(() => app.close())
-  return { app, runs: () => runs, warnings }
+  return {
+    app,
+    runs: () => runs,
+    get warnings() {
+      return log.map(({ msg }) => msg)
+    },
+  }
 }
 
 /** Sends a request under the key `key`. */
@@ -59,3 +85,7 @@ export const post = (
     payload: body,
     headers: { 'idempotency-key': 'key', ...headers },
   })
+
+/** Whether the response is a replay. */
+export const isReplayed = ({ headers }: { headers: Record<string, unknown> }) =>
+  headers['idempotency-replayed'] === 'true'
