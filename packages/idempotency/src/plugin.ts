@@ -231,7 +231,7 @@ function readFingerprint(request: FastifyRequest): string {
   if (typeof fingerprint === 'string') return fingerprint
   if (fingerprint instanceof NotCanonicalError) throw problems.noFingerprint()
   const reason = `${fingerprint?.message}: set the option fingerprint`
-  throw reportUnprotected(request, new Error(reason, { cause: fingerprint }))
+  throw reportUnprotected(request, new Error(reason))
 }
 
 /** Logs why the key of the request cannot protect it. @returns the error to throw, which hides the reason */

@@ -29,13 +29,18 @@ export interface LogLine {
   err?: { message: string }
 }
 
-/** Creates an empty application, which closes when the test ends, and the lines of its log. */
+/** Creates an empty application, which closes when the test ends, and its log. */
 export function createEmptyApp(create: typeof fastify = fastify) {
   const log: LogLine[] = []
-  const stream = { write: (line: string) => void log.push(JSON.parse(line)) }
-  const app = create({ logger: { level: 'warn', stream } })
+  const warnings: string[] = []
+  const write = (text: string) => {
+    const line: LogLine = JSON.parse(text)
+    log.push(line)
+    warnings.push(line.msg)
+  }
+  const app = create({ logger: { level: 'warn', stream: { write } } })
   onTestFinished(() => app.close())
-  return { app, log }
+  return { app, log, warnings }
 }
 
 export interface TestApp {
@@ -52,7 +57,7 @@ export async function createApp(
   options: Partial<IdempotencyOptions> = {},
 ): Promise<TestApp> {
   let runs = 0
-  const { app, log } = createEmptyApp()
+  const { app, warnings } = createEmptyApp()
   await app.register(errorHandler)
   await app.register(idempotency, { store: memoryStore(), ...options })
   app.route({
@@ -64,13 +69,7 @@ export async function createApp(
     },
   })
   app.post('/others/:id', () => ({ other: true }))
-  return {
-    app,
-    runs: () => runs,
-    get warnings() {
-      return log.map(({ msg }) => msg)
-    },
-  }
+  return { app, runs: () => runs, warnings }
 }
 
 /** Sends a request under the key `key`. */
