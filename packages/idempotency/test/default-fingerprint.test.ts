@@ -17,7 +17,6 @@ const REFUSAL = 'The request cannot be protected by its Idempotency-Key.'
 describe.each(Object.entries(FASTIFY_VERSIONS))(
   'with Fastify %s, the default fingerprint',
   (_version, create) => {
-
     /** An application with a route that counts its runs. */
     async function createCounting({
       options = {},
@@ -122,41 +121,35 @@ describe.each(Object.entries(FASTIFY_VERSIONS))(
       expect(runs()).toBe(0)
     })
 
-    test(
-      'of a file that it cannot see is a 500 that names the option',
-      async () => {
-        const { send, log, runs } = await createCounting({
-          plugin: async (app) => app.register(multipart),
-        })
-        for (const content of ['one', 'two']) {
-          const response = await send(file(content), MULTIPART)
-          expect(response.statusCode).toBe(500)
-          expect(response.json().message).toBe(REFUSAL)
-        }
-        expect(runs()).toBe(0)
-        expect(log[0]).toMatchObject({
-          level: 50,
-          msg: 'the request cannot be protected by its Idempotency-Key',
-          err: {
-            message:
-              'the request has a body, but request.body is undefined: set the option fingerprint',
-          },
-        })
-      },
-    )
+    test('of a file that it cannot see is a 500 that names the option', async () => {
+      const { send, log, runs } = await createCounting({
+        plugin: async (app) => app.register(multipart),
+      })
+      for (const content of ['one', 'two']) {
+        const response = await send(file(content), MULTIPART)
+        expect(response.statusCode).toBe(500)
+        expect(response.json().message).toBe(REFUSAL)
+      }
+      expect(runs()).toBe(0)
+      expect(log[0]).toMatchObject({
+        level: 50,
+        msg: 'the request cannot be protected by its Idempotency-Key',
+        err: {
+          message:
+            'the request has a body, but request.body is undefined: set the option fingerprint',
+        },
+      })
+    })
 
-    test(
-      'of a file that is in the body is another one for another file',
-      async () => {
-        const { send, runs } = await createCounting({
-          plugin: async (app) => app.register(multipart, { attachFieldsToBody: 'keyValues' }),
-        })
-        expect((await send(file('one'), MULTIPART)).body).toBe('1')
-        expect(isReplayed(await send(file('one'), MULTIPART))).toBe(true)
-        expect((await send(file('two'), MULTIPART)).statusCode).toBe(409)
-        expect(runs()).toBe(1)
-      },
-    )
+    test('of a file that is in the body is another one for another file', async () => {
+      const { send, runs } = await createCounting({
+        plugin: async (app) => app.register(multipart, { attachFieldsToBody: 'keyValues' }),
+      })
+      expect((await send(file('one'), MULTIPART)).body).toBe('1')
+      expect(isReplayed(await send(file('one'), MULTIPART))).toBe(true)
+      expect((await send(file('two'), MULTIPART)).statusCode).toBe(409)
+      expect(runs()).toBe(1)
+    })
 
     test('of a form depends on its fields', async () => {
       const { send } = await createCounting({ plugin: async (app) => app.register(formbody) })
