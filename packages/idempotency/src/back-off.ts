@@ -12,17 +12,20 @@ export class BackOff {
   #hasEnded = false
 
   /**
-   * Repeats a call after 50 ms, 100 ms and so on, at most 1 s, until it returns true or `ms` have passed.
+   * Repeats a call after 50 ms, 100 ms and so on, at most 1 s, until it does not fail or `ms` have passed.
    *
-   * @returns whether it has returned true
-   * @throws what the call throws
+   * @returns its result; undefined if it has failed each time
    */
-  async repeat(call: () => Promise<boolean>, ms: number): Promise<boolean> {
+  async repeat<Result>(call: () => Promise<Result>, ms: number): Promise<Result | undefined> {
     const timeoutAt = performance.now() + ms
     for (let delayMs = FIRST_DELAY_MS; ; delayMs = Math.min(2 * delayMs, MAX_DELAY_MS)) {
       await this.#sleep(delayMs)
-      if (this.#hasEnded || performance.now() >= timeoutAt) return false
-      if (await call()) return true
+      if (this.#hasEnded || performance.now() >= timeoutAt) return undefined
+      try {
+        return await call()
+      } catch {
+        // The first failure, before the repetitions, was reported.
+      }
     }
   }
 

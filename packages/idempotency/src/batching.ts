@@ -11,10 +11,10 @@ export {
   QueueFullError,
 } from './batcher.ts'
 export { DeadlineError, startDeadline, withDeadline } from './deadline.ts'
+export type { RedisClient } from './redis-client.ts'
 export {
   createScriptBatcher,
   defineKeyScript,
-  type RedisClient,
   type RunCall,
   type ScriptBatcherOptions,
 } from './script-batcher.ts'

@@ -20,6 +20,7 @@ export {
   type ProblemType,
 } from './problem.ts'
 export { PROBLEM_TYPES, problems } from './problems.ts'
+export type { RedisConnection, RedisSubscriber } from './redis-client.ts'
 export { isResultOfProcessing } from './remembers.ts'
 export { DEFAULT_REPLAYED_HEADERS } from './replayed-headers.ts'
 export { NO_SCOPE } from './scope.ts'

@@ -44,8 +44,10 @@ export interface Lease {
   /**
    * Stores the response with this payload, or releases the key: once the handler has returned, and a
    * stream is sent. The client does not wait for the store.
+   *
+   * @param streamIs why a payload that is a stream is not stored
    */
-  storeOrRelease(payload: unknown): void
+  storeOrRelease(payload: unknown, streamIs?: NotRemembered): void
   /** Runs the handler, and keeps the key until it has returned. */
   run(handler: () => unknown): unknown
 }
@@ -133,19 +135,19 @@ export function startLease(
   }
 
   /** Finds the body to store. @returns undefined, after a report, if there is none */
-  function readStorable(payload: unknown): string | Buffer | undefined {
+  function readStorable(payload: unknown, streamIs: NotRemembered): string | Buffer | undefined {
     const body = payload ?? '' // a 204 has no payload
     if (!isResult()) return undefined
-    if (isStream(body)) reportNotRemembered('stream')
+    if (isStream(body)) reportNotRemembered(streamIs)
     if (typeof body !== 'string' && !Buffer.isBuffer(body)) return undefined
     if (Buffer.byteLength(body) <= maxBodyBytes) return body
     reportNotRemembered('too-large')
     return undefined
   }
 
-  function storeOrRelease(payload: unknown): void {
+  function storeOrRelease(payload: unknown, streamIs: NotRemembered = 'stream'): void {
     hasResponse = true
-    const body = readStorable(payload)
+    const body = readStorable(payload, streamIs)
     if (body === undefined) {
       // While a stream is being sent, its handler still does the work of the key.
       if (isStream(payload)) finished(reply.raw, releaseKey)

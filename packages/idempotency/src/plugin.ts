@@ -171,7 +171,7 @@ export const idempotency = fastifyPlugin(
         return done()
       }
       readWebResponse(reply, payload).then((body) => {
-        lease.storeOrRelease(body)
+        lease.storeOrRelease(body, body === payload.body ? 'stream' : 'too-large')
         done(null, body)
       }, done)
     })

@@ -20,15 +20,11 @@ export class Releases {
   /** Releases the claim. If the store fails, repeats it with back-off, for one lease. */
   async release(request: IdempotentRequest, log: FastifyBaseLogger): Promise<void> {
     const { storeKey, token } = request
+    const release = async () => this.#store.release(storeKey, token)
     try {
-      await this.#store.release(storeKey, token)
+      await release()
     } catch (error) {
       this.#reportError(log, error, 'a key could not be released; trying again')
-      const release = () =>
-        this.#store.release(storeKey, token).then(
-          () => true,
-          () => false,
-        )
       await this.#backOff.repeat(release, this.#store.leaseMs)
     }
   }

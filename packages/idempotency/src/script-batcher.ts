@@ -1,8 +1,6 @@
 /** Sends calls of one Redis script in batches: one command for many keys. */
-import type { Cluster, Redis } from 'ioredis'
 import { Batcher, type ConcurrencyLimit } from './batcher.ts'
-
-export type RedisClient = Redis | Cluster
+import type { RedisClient } from './redis-client.ts'
 
 /** Runs a call to Redis, or refuses it, as a circuit breaker does. */
 export type RunCall = <T>(call: () => Promise<T>) => Promise<T>

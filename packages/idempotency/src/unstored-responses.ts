@@ -83,17 +83,8 @@ export class UnstoredResponses {
     completed: CompletedRequest,
     log: FastifyBaseLogger,
   ): Promise<void> {
-    let isStored = false
-    const tryToStore = async () => {
-      try {
-        isStored = await this.#tryToStore(request, completed)
-        return true
-      } catch {
-        return false
-      }
-    }
-    await this.#backOff.repeat(tryToStore, this.#options.store.ttlMs)
-    if (isStored) return
+    const tryToStore = () => this.#tryToStore(request, completed)
+    if (await this.#backOff.repeat(tryToStore, this.#options.store.ttlMs)) return
     if (!this.#isClosed) {
       log.error('a response was not stored: a repeat of its request may run the handler again')
     }

@@ -249,6 +249,7 @@ describe('the idempotency plugin', () => {
     const failing = () => Promise.reject(new Error('down'))
     const { app } = await createApp(() => 'done', {
       store: { ...memoryStore(), complete: failing },
+      closeTimeoutMs: 0,
     })
     expect((await post(app)).body).toBe('done')
   })

@@ -1,6 +1,6 @@
 /** A store in Redis: each record is a JSON string under `idemp:<key>`. */
-import type { Redis } from 'ioredis'
 import { ConcurrencyLimit } from '../batcher.ts'
+import type { RedisConnection } from '../redis-client.ts'
 import { createScriptBatcher, defineKeyScript, type RunCall } from '../script-batcher.ts'
 import { createRecordFormat, type RecordOptions, readResponse } from './record.ts'
 import { createRedisWatcher } from './redis-watcher.ts'
@@ -94,7 +94,7 @@ interface Found {
  * each call, or refuses it; `limit`: of the calls to this Redis, which other batchers may share
  */
 export function createRedisStore(
-  redis: Redis,
+  redis: RedisConnection,
   options: RecordOptions & {
     leaseMs: number
     ttlMs: number
