@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises'
+import { drizzle } from 'drizzle-orm/postgres-js'
 import type { Redis } from 'ioredis'
 import postgres from 'postgres'
 import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
@@ -295,6 +296,17 @@ describe('the postgres store', () => {
     const store = createPostgresStore(runQuery, OPTIONS)
     expect(await store.claim(key, 'v1:a', 'token')).toEqual({ state: 'new' })
     expect(await store.renew(key, 'v1:a', 'token')).toBe(true)
+    await store.complete(key, 'token', request)
+    expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({ state: 'completed', response })
+  })
+
+  test('works with the client of drizzle', async () => {
+    const { url } = await emptyDatabase()
+    const { $client } = drizzle(postgres(url))
+    onTestFinished(() => $client.end())
+    const store = createPostgresStore((text, values) => $client.unsafe(text, values), OPTIONS)
+    expect(await store.claim(key, 'v1:a', 'token')).toEqual({ state: 'new' })
+    expect(await store.claim(key, 'v1:a', 'other')).toMatchObject({ state: 'in_flight' })
     await store.complete(key, 'token', request)
     expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({ state: 'completed', response })
   })
