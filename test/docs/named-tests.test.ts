@@ -9,7 +9,7 @@ const FOLDERS = ['test/', 'packages/idempotency/test/', '']
 async function findNamedTests(page: string) {
   const tables = (await readFile(new URL(page, ROOT), 'utf8')).split('\n\n')
   const lines = tables
-    .filter((table) => /\btests? \|$/m.test(table))
+    .filter((table) => / tests?( .*)? \|$/m.test(table))
     .join('\n')
     .split('\n')
   const cells = lines.filter((line) => line.startsWith('| ')).map((line) => line.split('|').at(-2))
