@@ -1,8 +1,8 @@
 /** The settings: one table of their names in the environment, types, defaults and rules. */
 import { BlockList, isIP } from 'node:net'
 import { availableParallelism } from 'node:os'
-import { DEVELOPMENT_SECRET } from './development-secret.ts'
 import { readEnvFile } from './env-file.ts'
+import { DEVELOPMENT_SECRET, findDamage } from './secret.ts'
 import { StartError } from './start-error.ts'
 import { parseDatabaseUrl } from './stores/postgres-url.ts'
 import { parseRedisUrl } from './stores/redis-url.ts'
@@ -38,16 +38,17 @@ const text = (rule: string, isValid: (text: string) => boolean = (text) => text 
   rule,
 })
 
-const number = (min: number, max: number, isValid = (_value: number) => true) => ({
+/** In decimal digits: the value means what a person reads. */
+const number = (min: number, max: number, form = /^\d+(\.\d+)?$/) => ({
   parse: (text: string) => {
     const value = Number(text)
-    return text.trim() !== '' && value >= min && value <= max && isValid(value) ? value : undefined
+    return form.test(text) && value >= min && value <= max ? value : undefined
   },
   rule: `a number from ${min} to ${max}`,
 })
 
 const integer = (min: number, max: number) => ({
-  ...number(min, max, Number.isInteger),
+  ...number(min, max, /^\d+$/),
   rule: `an integer from ${min} to ${max}`,
 })
 
@@ -82,8 +83,15 @@ const TABLE = {
   environment: required('NODE_ENV', 'development', oneOf('development', 'test', 'production')),
   host: required('HOST', '127.0.0.1', text('an address to listen on, such as 0.0.0.0')),
   port: required('PORT', 8080, integer(0, 65_535)),
+  /** scheme and authority by which clients address the service */
+  publicUrl: optional('PUBLIC_URL', {
+    parse: parseOrigin,
+    rule: 'a URL without a path, such as https://orders.example.com',
+  }),
   /** where `/metrics` is served; undefined: at `port`, with the other routes */
   metricsPort: optional('METRICS_PORT', integer(0, 65_535)),
+  /** undefined: like `host` */
+  metricsHost: optional('METRICS_HOST', text('an address to listen on, such as 127.0.0.1')),
   /** how long a connection without a request stays open: longer than the proxy in front keeps it */
   keepAliveTimeoutMs: required('KEEP_ALIVE_TIMEOUT_SECONDS', 72, seconds(1, 3600)),
   /** how many processes serve requests */
@@ -155,7 +163,12 @@ const TABLE = {
     ),
   ),
   // The SDK reads these itself; here they are checked, and taken from `.env`.
-  tracesHeaders: optional('OTEL_EXPORTER_OTLP_HEADERS', text('name=value pairs')),
+  tracesHeaders: optional(
+    'OTEL_EXPORTER_OTLP_HEADERS',
+    text('name=value pairs, separated by commas', (text) =>
+      text.split(',').every((pair) => /^ *[\w.-]+ *=[ -~]*$/.test(pair)),
+    ),
+  ),
   tracesServiceName: optional('OTEL_SERVICE_NAME', text('a name')),
   tracesSampler: optional('OTEL_TRACES_SAMPLER', oneOf(...SAMPLERS)),
   tracesSamplerArg: optional('OTEL_TRACES_SAMPLER_ARG', number(0, 1)),
@@ -211,6 +224,9 @@ export function parseSettings(environment: Environment): Settings {
   if (settings.metricsPort === settings.port && settings.port !== 0) {
     throw new StartError('METRICS_PORT must be another port than PORT')
   }
+  if (settings.metricsHost !== undefined && settings.metricsPort === undefined) {
+    throw new StartError('METRICS_HOST must not be set without METRICS_PORT')
+  }
   const brokenInProduction = isProduction(settings) ? checkProductionRules(settings) : []
   if (brokenInProduction.length > 0) throw new StartError(brokenInProduction.join('; '))
   return settings
@@ -218,6 +234,10 @@ export function parseSettings(environment: Environment): Settings {
 
 /** Whether the stricter rules of production hold. */
 export const isProduction = ({ environment }: Settings) => environment === 'production'
+
+/** Whether anyone can sign. */
+export const isSecretPublished = ({ hmacSecrets }: Settings) =>
+  hmacSecrets.includes(DEVELOPMENT_SECRET)
 
 /** How many processes serve requests: `auto` is one for each core. */
 export const countWorkers = ({ workers }: Settings) =>
@@ -235,7 +255,7 @@ export function getTracesEnvironment(settings: Settings): Record<string, string>
 function checkProductionRules(settings: Settings): string[] {
   const broken: string[] = []
   // 32 characters: an HMAC-SHA256 key shorter than the hash weakens it (RFC 2104 §3).
-  if (settings.hmacSecrets.some((secret) => secret === DEVELOPMENT_SECRET || secret.length < 32)) {
+  if (isSecretPublished(settings) || settings.hmacSecrets.some(({ length }) => length < 32)) {
     broken.push('HMAC_SECRET must be set, to 32 characters or more, in production')
   }
   for (const name of ['databaseUrl', 'redisUrl'] as const) {
@@ -244,22 +264,20 @@ function checkProductionRules(settings: Settings): string[] {
   return broken
 }
 
-/** @throws {StartError} if a secret was probably damaged: no client signs with those characters */
+/** @throws {StartError} if a secret was damaged */
 function parseSecrets(text: string): string[] | undefined {
   const secrets = text.split(',')
   if (secrets.includes('')) return undefined
   for (const secret of secrets) {
-    if (secret !== secret.trim()) {
-      throw new StartError('HMAC_SECRET: a secret must not begin or end with white space')
-    }
-    if (/^(["'`]).*\1$/s.test(secret)) {
-      throw new StartError('HMAC_SECRET: a secret must not be in quotes')
-    }
-    if (/\p{Cc}/u.test(secret)) {
-      throw new StartError('HMAC_SECRET: a secret must not have control characters')
-    }
+    const damage = findDamage(secret)
+    if (damage) throw new StartError(`HMAC_SECRET: a secret ${damage}`)
   }
   return secrets
+}
+
+function parseOrigin(text: string): string | undefined {
+  if (!/^https?:\/\/[^/?#@]+$/i.test(text) || !URL.canParse(text)) return undefined
+  return new URL(text).origin
 }
 
 /** @throws {StartError} */

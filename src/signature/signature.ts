@@ -31,7 +31,7 @@ export const signature = fastifyPlugin(
         : problems.signatureInvalid()
     }
   },
-  { name: 'signature', dependencies: ['json-body', 'metrics', 'rate-limit-counters'] },
+  { name: 'signature', dependencies: ['raw-body', 'metrics', 'rate-limit-counters'] },
 )
 
 /**

@@ -1,3 +1,4 @@
+import { QueueFullError } from '@order-once/idempotency/batching'
 import { describe, expect, test } from 'vitest'
 import { get, newKey, send } from '../support/client.ts'
 import { createGate, delayInserts } from '../support/gate.ts'
@@ -24,6 +25,20 @@ describe('a problem document', () => {
       detail: 'Idempotency-Key is required.',
       code: 'idempotency-key-missing',
     })
+  })
+
+  test('is 503 if the queue of inserts is full, which is no error in the log', async () => {
+    const { port, logLines } = await startService({
+      wrapOrders: (orders) => ({
+        ...orders,
+        insertOnce: async () => {
+          throw new QueueFullError('the queue is full')
+        },
+      }),
+    })
+    const reply = await send(port)
+    expect(reply).toMatchObject({ status: 503, json: { code: 'overloaded' } })
+    expect(logLines.filter(({ level }) => Number(level) >= 40)).toEqual([])
   })
 
   test('refuses an unknown path with 404 and names it', async () => {
@@ -80,14 +95,14 @@ describe('a problem document', () => {
     ['no Host', 'GET / HTTP/1.1\r\nConnection: close\r\n\r\n', 400, 'bad-request'],
     [
       'two Hosts',
-      'GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n',
+      'GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: b\r\nConnection: close\r\n\r\n',
       400,
       'bad-request',
     ],
     ['bytes that are not HTTP', 'HELO there\r\n\r\n', 400, 'bad-request'],
     [
       'headers that are too large',
-      `GET / HTTP/1.1\r\nHost: a\r\nA: ${'a'.repeat(20_000)}\r\n\r\n`,
+      `GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nA: ${'a'.repeat(20_000)}\r\n\r\n`,
       431,
       'headers-too-large',
     ],
