@@ -2,6 +2,7 @@
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { type IdempotencyStore, idempotency } from '@order-once/idempotency'
 import { type FastifyBaseLogger, type FastifyInstance, fastify, LogController } from 'fastify'
+import { clients } from './clients/clients.ts'
 import { docs } from './docs/docs.ts'
 import { trackConnections } from './http/connections.ts'
 import { errorHandler, sendClientError, sendError } from './http/error-handler.ts'
@@ -97,6 +98,7 @@ export async function buildApp(
     await app.register(postgresPool)
     await app.register(redisConnection)
     await app.register(metrics)
+    await app.register(clients, { file: settings.clientsFile })
     await app.register(ordersRepository, {
       maxBatch: settings.maxInsertBatch,
       ...(overrides.wrapOrders && { wrap: overrides.wrapOrders }),
@@ -134,7 +136,11 @@ export async function buildApp(
       await signed.register(jsonBody)
       await signed.register(groupRequestsByTick)
       await signed.register(rateLimitCounters, limits)
-      await signed.register(signature, { secrets: settings.hmacSecrets })
+      await signed.register(signature, {
+        secrets: settings.hmacSecrets,
+        maxAgeSeconds: settings.maxSignatureAgeSeconds,
+        publicUrl: settings.publicUrl,
+      })
       await signed.register(rateLimit, limits)
       await signed.register(bodyCheck)
       await signed.register(idempotency, {

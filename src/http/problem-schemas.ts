@@ -39,8 +39,16 @@ const SIGNED_STATUSES = new Set([400, 409, 415, 422, 429, 500])
 /** Headers that some problems have. */
 const PROBLEM_HEADERS = {
   'Retry-After': { type: 'integer', description: 'seconds to wait before a repeat' },
-  'WWW-Authenticate': { type: 'string', description: 'how to sign' },
   Allow: { type: 'string', description: 'the methods of this path' },
+}
+
+/** The headers of each 401. */
+const CHALLENGE_HEADERS = {
+  'WWW-Authenticate': { type: 'string', description: 'how to sign' },
+  'Accept-Signature': {
+    type: 'string',
+    description: 'what a message signature must cover (RFC 9421 §5.1), if clients have keys',
+  },
 }
 
 /** One code has the status that the settings give it. */
@@ -58,8 +66,12 @@ const createExamples = ({ 'idempotency-key-reused': mismatchStatus = 409 }: Chos
       { field: 'colour', message: 'is not a member of an order' },
     ]),
     'bad-request': problems.hostHeader(),
-    'signature-missing': problems.signatureMissing(),
-    'signature-invalid': problems.signatureInvalid(),
+    'signature-missing': problems.signatureMissing('X-Signature is required.'),
+    'signature-invalid': problems.signatureInvalid('Signature-Input must cover "idempotency-key".'),
+    'signature-expired': problems.signatureExpired(
+      'Signature-Input: created is 412 s in the past, and at most 300 s are allowed',
+      1_795_000_412,
+    ),
     'not-found': problems.notFound('/order'),
     'method-not-allowed': problems.methodNotAllowed('/orders', 'GET', 'POST'),
     'request-timeout': problems.requestTimeout(),
@@ -103,6 +115,7 @@ function describeResponse(status: number, examples: Problem[]) {
       .join('\n\n'),
     headers: {
       ...Object.fromEntries(ownHeaders),
+      ...(status === 401 && CHALLENGE_HEADERS),
       ...(SIGNED_STATUSES.has(status) ? SIGNED_HEADERS : REQUEST_ID),
     },
     content: {
