@@ -39,9 +39,10 @@ export function generateClientKey(id: string) {
     privateKeyEncoding: { format: 'der', type: 'pkcs8' },
   })
   const key = createPrivateKey({ key: privateKey, format: 'der', type: 'pkcs8' })
-  const { kty, crv, x, d } = key.export({ format: 'jwk' })
-  const publicKey = { kid: `${id}-${randomBytes(KEY_ID_BYTES).toString('hex')}`, kty, crv, x }
-  return { privateKey: { ...publicKey, d }, entry: { id, keys: [publicKey] } }
+  const kid = `${id}-${randomBytes(KEY_ID_BYTES).toString('hex')}`
+  const jwk = { kid, ...key.export({ format: 'jwk' }) }
+  const { d: _privatePart, ...publicJwk } = jwk
+  return { privateKey: jwk, entry: { id, keys: [publicJwk] } }
 }
 
 /** Enough that no client gets the same `kid` twice. */

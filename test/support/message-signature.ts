@@ -13,7 +13,6 @@ import {
   randomBytes,
   sign,
 } from 'node:crypto'
-import { ORDER } from './client.ts'
 
 export type Algorithm = 'hmac-sha256' | 'ed25519' | 'ecdsa-p256-sha256'
 export const ALGORITHMS: Algorithm[] = ['hmac-sha256', 'ed25519', 'ecdsa-p256-sha256']
@@ -68,7 +67,7 @@ export interface MessageToSign {
   method?: string
   path?: string
   authority: string
-  /** an object is sent as JSON; `undefined`: no body */
+  /** of a POST; an object is sent as JSON */
   body?: unknown
   /** further headers; those that the signature needs are added */
   headers?: Record<string, string>
@@ -90,7 +89,7 @@ export const nowSeconds = () => Math.floor(Date.now() / 1000)
 /** @returns the headers of the signed request, with those that were given */
 export function signMessage(
   key: SigningKey,
-  { method = 'POST', path = '/orders', authority, body = ORDER, headers = {} }: MessageToSign,
+  { method = 'POST', path = '/orders', authority, body = '', headers = {} }: MessageToSign,
   { components, more = [], parameters, label = 'sig1' }: Signing = {},
 ): Record<string, string> {
   const hasBody = method === 'POST'
