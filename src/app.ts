@@ -4,19 +4,20 @@ import { type IdempotencyStore, idempotency } from '@order-once/idempotency'
 import { type FastifyBaseLogger, type FastifyInstance, fastify, LogController } from 'fastify'
 import { clients } from './clients/clients.ts'
 import { docs } from './docs/docs.ts'
-import { trackConnections } from './http/connections.ts'
-import { errorHandler, sendClientError, sendError } from './http/error-handler.ts'
-import { handleExpectHeader } from './http/expect-header.ts'
+import { bodyCheck } from './http/body-check.ts'
+import { errorHandler } from './http/error-handler.ts'
 import { groupRequestsByTick } from './http/group-requests.ts'
 import { health } from './http/health.ts'
-import { hostHeader } from './http/host-header.ts'
-import { bodyCheck, jsonBody, schemaCompilers } from './http/json-body.ts'
+import { hostHeader, isLoopbackName } from './http/host-header.ts'
 import { methodNotAllowed } from './http/method-not-allowed.ts'
 import { overload } from './http/overload.ts'
 import { createProxyTrust } from './http/proxy-trust.ts'
+import { rawBody } from './http/raw-body.ts'
 import { getRequestId, requestLog } from './http/request-log.ts'
+import { schemaCompilers } from './http/schema-compilers.ts'
+import { createServerOptions } from './http/server.ts'
 import { shutdown } from './http/shutdown.ts'
-import { HEADERS_TIMEOUT_MS, MAX_HEADER_BYTES, REQUEST_TIMEOUT_MS } from './limits.ts'
+import { MAX_HEADER_BYTES } from './limits.ts'
 import { metrics } from './observability/metrics.ts'
 import { metricsRoute } from './observability/metrics-route.ts'
 import { storeMetrics } from './observability/store-metrics.ts'
@@ -24,16 +25,13 @@ import { type OrdersRepository, ordersRepository } from './orders/repository.ts'
 import { fingerprintOrder, orderRoutes, recoverResponse } from './orders/routes.ts'
 import { maxDecimalsKeyword, NewOrder } from './orders/schema.ts'
 import { rateLimit, rateLimitCounters } from './rate-limit/rate-limit.ts'
-import { getTracesEnvironment, type Settings } from './settings.ts'
+import { getTracesEnvironment, isSecretPublished, type Settings } from './settings.ts'
 import { signature } from './signature/signature.ts'
 import { storeCheck } from './stores/health-check.ts'
 import { idempotencyStore } from './stores/idempotency-store.ts'
 import { postgresPool } from './stores/postgres-pool.ts'
 import { type Stores, stores } from './stores/prepare.ts'
 import { redisConnection } from './stores/redis.ts'
-
-/** How often Node looks for connections that have exceeded their time; by default every 30 s. */
-const TIMEOUT_CHECK_INTERVAL_MS = 1_000
 
 /** As long as headers may be: a path that is too long for a route is unknown, not malformed. */
 const MAX_PARAM_LENGTH = MAX_HEADER_BYTES
@@ -59,30 +57,17 @@ export async function buildApp(
   logger: FastifyBaseLogger,
   overrides: Overrides = {},
 ): Promise<FastifyInstance> {
+  const { options, connections } = createServerOptions(settings)
   const app = fastify({
+    ...options,
     loggerInstance: logger,
     logController: new LogController({ disableRequestLogging: true }), // requestLog logs them
     genReqId: getRequestId,
     requestIdHeader: false,
     trustProxy: settings.trustedProxies ? createProxyTrust(settings.trustedProxies) : false,
-    keepAliveTimeout: settings.keepAliveTimeoutMs,
-    bodyLimit: settings.maxBodyBytes,
-    requestTimeout: REQUEST_TIMEOUT_MS,
     pluginTimeout: 0, // each store has time limits of its own
-    http: {
-      maxHeaderSize: MAX_HEADER_BYTES,
-      headersTimeout: HEADERS_TIMEOUT_MS,
-      connectionsCheckingInterval: TIMEOUT_CHECK_INTERVAL_MS,
-      requireHostHeader: false, // hostHeader sends a problem document
-    },
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
-    return503OnClosing: false, // shutdown sends a problem document
-    frameworkErrors: sendError,
-    clientErrorHandler: (error, socket) =>
-      sendClientError(error, socket, connections.hasRequestInFlight(socket)),
   }).withTypeProvider<TypeBoxTypeProvider>()
-  const connections = trackConnections(app.server)
-  handleExpectHeader(app.server, settings.maxBodyBytes)
 
   try {
     // What the pipeline is built on.
@@ -114,10 +99,13 @@ export async function buildApp(
     await app.register(requestLog)
     await app.register(errorHandler)
     await app.register(shutdown, { connections })
-    await app.register(hostHeader)
+    await app.register(hostHeader, {
+      isLocal: isLoopbackName(settings.host) && isSecretPublished(settings),
+      publicUrl: settings.publicUrl,
+    })
     await app.register(overload)
     await app.register(methodNotAllowed)
-    await app.register(schemaCompilers, { keywords: [maxDecimalsKeyword] })
+    await app.register(schemaCompilers)
 
     // What needs no signature.
     await app.register(docs, { settings, orderSchema: NewOrder })
@@ -133,7 +121,7 @@ export async function buildApp(
         windowMs: settings.rateLimitWindowMs,
         maxSignatureFailures: settings.maxSignatureFailures,
       }
-      await signed.register(jsonBody)
+      await signed.register(rawBody)
       await signed.register(groupRequestsByTick)
       await signed.register(rateLimitCounters, limits)
       await signed.register(signature, {
@@ -142,7 +130,7 @@ export async function buildApp(
         publicUrl: settings.publicUrl,
       })
       await signed.register(rateLimit, limits)
-      await signed.register(bodyCheck)
+      await signed.register(bodyCheck, { keywords: [maxDecimalsKeyword] })
       await signed.register(idempotency, {
         store: signed.idempotencyStore,
         mismatchStatus: settings.mismatchStatus,

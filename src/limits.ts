@@ -16,8 +16,10 @@ export const REDIS_COMMAND_TIMEOUT_MS = 200
 export const SHUTDOWN_TIMEOUT_MS = 10_000
 
 // The parts of a shutdown, one after the other:
-/** Requests in flight may finish; then their connections are closed, so that the stores can close. */
-export const FORCE_CLOSE_AFTER_MS = 7_000
+/** Requests in flight may finish: without Postgres, they fail within 5 s. Then their connections are closed. */
+export const FINISH_TIMEOUT_MS = 6_000
+/** Within that time: a request that was sent when the shutdown began still gets a response. */
+export const IDLE_CONNECTION_GRACE_MS = 500
 export const REDIS_CLOSE_TIMEOUT_MS = REDIS_COMMAND_TIMEOUT_MS
 /** A batch of the clean-up may end. */
 export const CLEAN_UP_CLOSE_TIMEOUT_MS = 500
@@ -27,6 +29,9 @@ export const TRACES_FLUSH_TIMEOUT_MS = 1_000
 
 /** How long a client may take to send one request: a small body on a slow line, not a slow attack. */
 export const REQUEST_TIMEOUT_MS = 15_000
+
+/** Longer than the longest response takes: a duplicate waits up to 30 s, and then its handler runs. */
+export const STALLED_CONNECTION_TIMEOUT_MS = 45_000
 
 /** Headers are small. */
 export const HEADERS_TIMEOUT_MS = 10_000

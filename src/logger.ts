@@ -2,6 +2,7 @@
 import cluster from 'node:cluster'
 import { type Logger, pino } from 'pino'
 import { createLogDestination } from './log-destination.ts'
+import { createRepeatCounter } from './log-repeats.ts'
 import type { Settings } from './settings.ts'
 
 export async function createLogger({ logLevel }: Pick<Settings, 'logLevel'>): Promise<Logger> {
@@ -9,6 +10,7 @@ export async function createLogger({ logLevel }: Pick<Settings, 'logLevel'>): Pr
     level: logLevel,
     base: cluster.isWorker ? { pid: process.pid } : null,
     serializers: { err: describeError },
+    hooks: { logMethod: createRepeatCounter() },
   }
   const destination = createLogDestination()
   if (!process.stdout.isTTY) return pino(options, destination)

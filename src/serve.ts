@@ -6,13 +6,18 @@ import type { Logger } from 'pino'
 import { buildApp } from './app.ts'
 import { scheduledCleanUp } from './clean-up.ts'
 import { buildPrimary, onCloseRequest, reportStartFailure, storesOfPrimary } from './cluster.ts'
-import { DEVELOPMENT_SECRET } from './development-secret.ts'
 import { listen } from './http/listen.ts'
 import { SHUTDOWN_TIMEOUT_MS } from './limits.ts'
 import { createLogger } from './logger.ts'
 import { isOpenToHashCollisions } from './node-version.ts'
 import { metricsServer } from './observability/metrics-server.ts'
-import { countWorkers, isProduction, readSettings, type Settings } from './settings.ts'
+import {
+  countWorkers,
+  isProduction,
+  isSecretPublished,
+  readSettings,
+  type Settings,
+} from './settings.ts'
 import { StartError } from './start-error.ts'
 
 /**
@@ -114,8 +119,9 @@ async function registerMaintenance(
   settings: Settings,
   readMetrics: () => Promise<string>,
 ): Promise<void> {
-  const { host, metricsPort: port } = settings
-  if (port !== undefined) await app.register(metricsServer, { host, port, readMetrics })
+  if (settings.metricsPort !== undefined) {
+    await app.register(metricsServer, { ...settings, port: settings.metricsPort, readMetrics })
+  }
   await app.register(scheduledCleanUp, settings)
 }
 
@@ -135,7 +141,7 @@ async function closeOnFailure(
 /** In development: a warning if anyone can sign, and the command to try next. */
 function logFirstSteps(app: FastifyInstance, settings: Settings): void {
   if (isProduction(settings)) return
-  if (settings.hmacSecrets.includes(DEVELOPMENT_SECRET)) {
+  if (isSecretPublished(settings)) {
     app.log.warn('the published secret is in use, so anyone can sign orders: set HMAC_SECRET')
   }
   const { port, docs } = settings

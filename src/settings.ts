@@ -82,8 +82,15 @@ const TABLE = {
   environment: required('NODE_ENV', 'development', oneOf('development', 'test', 'production')),
   host: required('HOST', '127.0.0.1', text('an address to listen on, such as 0.0.0.0')),
   port: required('PORT', 8080, integer(0, 65_535)),
+  /** scheme and authority by which clients address the service */
+  publicUrl: optional('PUBLIC_URL', {
+    parse: parseOrigin,
+    rule: 'a URL without a path, such as https://orders.example.com',
+  }),
   /** where `/metrics` is served; undefined: at `port`, with the other routes */
   metricsPort: optional('METRICS_PORT', integer(0, 65_535)),
+  /** undefined: like `host` */
+  metricsHost: optional('METRICS_HOST', text('an address to listen on, such as 127.0.0.1')),
   /** how long a connection without a request stays open: longer than the proxy in front keeps it */
   keepAliveTimeoutMs: required('KEEP_ALIVE_TIMEOUT_SECONDS', 72, seconds(1, 3600)),
   /** how many processes serve requests */
@@ -99,11 +106,6 @@ const TABLE = {
   /** clients and their keys; undefined: message signatures are not accepted */
   clientsFile: optional('CLIENTS_FILE', text('a file')),
   maxSignatureAgeSeconds: required('SIGNATURE_MAX_AGE_SECONDS', 300, integer(1, DAY_SECONDS)),
-  /** as clients address the service; undefined: as `Host` says */
-  publicUrl: optional(
-    'PUBLIC_URL',
-    text('a URL of scheme and authority, such as https://orders.example.com', isOrigin),
-  ),
   /** wrong signatures of one client in a window, before its next ones are refused with 429 */
   maxSignatureFailures: required('SIGNATURE_FAILURES_MAX', 100, integer(1, 1_000_000_000)),
   databaseUrl: optional(
@@ -221,6 +223,9 @@ export function parseSettings(environment: Environment): Settings {
   if (settings.metricsPort === settings.port && settings.port !== 0) {
     throw new StartError('METRICS_PORT must be another port than PORT')
   }
+  if (settings.metricsHost !== undefined && settings.metricsPort === undefined) {
+    throw new StartError('METRICS_HOST must not be set without METRICS_PORT')
+  }
   const brokenInProduction = isProduction(settings) ? checkProductionRules(settings) : []
   if (brokenInProduction.length > 0) throw new StartError(brokenInProduction.join('; '))
   return settings
@@ -228,6 +233,10 @@ export function parseSettings(environment: Environment): Settings {
 
 /** Whether the stricter rules of production hold. */
 export const isProduction = ({ environment }: Settings) => environment === 'production'
+
+/** Whether anyone can sign. */
+export const isSecretPublished = ({ hmacSecrets }: Settings) =>
+  hmacSecrets.includes(DEVELOPMENT_SECRET)
 
 /** How many processes serve requests: `auto` is one for each core. */
 export const countWorkers = ({ workers }: Settings) =>
@@ -245,7 +254,7 @@ export function getTracesEnvironment(settings: Settings): Record<string, string>
 function checkProductionRules(settings: Settings): string[] {
   const broken: string[] = []
   // 32 characters: an HMAC-SHA256 key shorter than the hash weakens it (RFC 2104 §3).
-  if (settings.hmacSecrets.some((secret) => secret === DEVELOPMENT_SECRET || secret.length < 32)) {
+  if (isSecretPublished(settings) || settings.hmacSecrets.some(({ length }) => length < 32)) {
     broken.push(
       'HMAC_SECRET must be set, to 32 characters or more, in production; with CLIENTS_FILE it may be left out',
     )
@@ -274,10 +283,9 @@ function parseSecrets(text: string): string[] | undefined {
   return secrets
 }
 
-/** Whether the text is a URL of scheme and authority alone. */
-function isOrigin(text: string): boolean {
-  if (!/^https?:\/\/[^/?#@]+\/?$/i.test(text)) return false
-  return URL.canParse(text)
+function parseOrigin(text: string): string | undefined {
+  if (!/^https?:\/\/[^/?#@]+$/i.test(text) || !URL.canParse(text)) return undefined
+  return new URL(text).origin
 }
 
 /** @throws {StartError} */

@@ -1,10 +1,11 @@
+import { MAX_WAIT_SECONDS } from '@order-once/idempotency'
 import { expect, test } from 'vitest'
 import * as limits from '../src/limits.ts'
 import { parseSettings } from '../src/settings.ts'
 
 test('the parts of a shutdown, one after the other, fit into its time limit', () => {
   const parts =
-    limits.FORCE_CLOSE_AFTER_MS +
+    limits.FINISH_TIMEOUT_MS +
     limits.CLEAN_UP_CLOSE_TIMEOUT_MS +
     limits.REDIS_CLOSE_TIMEOUT_MS +
     limits.POSTGRES_CLOSE_TIMEOUT_MS +
@@ -20,6 +21,11 @@ test('a claim is renewed in time although one renewal fails', () => {
 
 test('Postgres ends a statement before its query times out', () => {
   expect(limits.STATEMENT_TIMEOUT_MS).toBeLessThan(limits.QUERY_TIMEOUT_MS)
+})
+
+test('a connection is not closed as stalled while a duplicate on it waits', () => {
+  const longestResponse = MAX_WAIT_SECONDS * 1000 + limits.FINISH_TIMEOUT_MS
+  expect(limits.STALLED_CONNECTION_TIMEOUT_MS).toBeGreaterThan(longestResponse)
 })
 
 test('headers are waited for no longer than a whole request', () => {

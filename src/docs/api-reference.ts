@@ -15,7 +15,11 @@ export const apiReference: FastifyPluginAsync<ApiReferenceOptions> = async (
   app,
   { knownSecret },
 ) => {
-  app.get('/openapi.json', () => app.swagger())
+  let openApiJson: string | undefined
+  app.get('/openapi.json', async (_request, reply) => {
+    openApiJson ??= JSON.stringify(app.swagger()) // complete only when all routes are there
+    return reply.type('application/json; charset=utf-8').send(openApiJson)
+  })
   app.get('/docs/additions.html', (_request, reply) =>
     sendPage(reply, 'api-reference', { knownSecret }),
   )

@@ -4,7 +4,7 @@ import compress from '@fastify/compress'
 import helmet from '@fastify/helmet'
 import { fastifyPlugin } from 'fastify-plugin'
 import { DEVELOPMENT_SECRET } from '../development-secret.ts'
-import type { Settings } from '../settings.ts'
+import { isSecretPublished, type Settings } from '../settings.ts'
 import { apiReference } from './api-reference.ts'
 import { SCRIPT_PAGE_POLICY } from './content-security-policy.ts'
 import { frontPage } from './front-page.ts'
@@ -26,11 +26,14 @@ export const docs = fastifyPlugin(
     await app.register(async (pages) => {
       await pages.register(accepts)
       await pages.register(compress, { encodings: ['br', 'gzip'], globalDecompression: false })
-      await pages.register(helmet, { contentSecurityPolicy: SCRIPT_PAGE_POLICY })
+      await pages.register(helmet, {
+        contentSecurityPolicy: SCRIPT_PAGE_POLICY,
+        strictTransportSecurity: false, // it would hold for the operator's whole domain
+      })
       await pages.register(assets)
       await pages.register(problemPages)
       if (settings.docs === 'off') return
-      const knownSecret = settings.hmacSecrets.find((secret) => secret === DEVELOPMENT_SECRET)
+      const knownSecret = isSecretPublished(settings) ? DEVELOPMENT_SECRET : undefined
       await pages.register(apiReference, { knownSecret })
       await pages.register(frontPage, {
         orderSchema,

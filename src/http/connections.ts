@@ -1,33 +1,71 @@
-/** Tracks the open connections of a server, and the requests in flight on them. */
-import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+/** Tracks the open connections of a server, and bounds the requests in flight on each of them. */
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 
+/**
+ * A client that sends requests and never reads keeps their responses in memory. Clients that pipeline at all
+ * send a few requests at once; 32 of the largest responses are less than 1 MiB.
+ */
+export const MAX_REQUESTS_PER_CONNECTION = 32
+
 export interface Connections {
+  /** Adds a new connection. */
+  add(socket: Socket): void
+  /** Whether to handle a request; if its connection has too many in flight, closes the connection. */
+  admit(request: IncomingMessage, response: ServerResponse): boolean
   /** Whether a request that has arrived completely waits for its response on this connection. */
   hasRequestInFlight(socket: Socket): boolean
-  /** Closes the connections on which nothing was ever sent: Node does not count them as idle. */
+  /** Closes the connections without such a request. */
   closeUnused(): void
+  /** Resolves when no connection is open. */
+  waitUntilNone(): Promise<void>
 }
 
-/** Tracks the connections from now on; call it before the server listens. */
-export function trackConnections(server: Server): Connections {
+export function trackConnections(): Connections {
   const requestsBySocket = new Map<Socket, Set<IncomingMessage>>()
-  server.on('connection', (socket: Socket) => {
-    requestsBySocket.set(socket, new Set())
-    socket.once('close', () => requestsBySocket.delete(socket))
-  })
+  let resolveNone: (() => void) | undefined
+
+  function removeConnection(this: Socket): void {
+    requestsBySocket.delete(this)
+    if (requestsBySocket.size === 0) resolveNone?.()
+  }
   function removeRequest(this: ServerResponse): void {
     requestsBySocket.get(this.req.socket)?.delete(this.req)
   }
-  server.on('request', (request, response) => {
-    requestsBySocket.get(request.socket)?.add(request)
-    response.on('close', removeRequest)
-  })
+  const hasRequestInFlight = (socket: Socket) =>
+    [...(requestsBySocket.get(socket) ?? [])].some(({ complete }) => complete)
+
   return {
-    hasRequestInFlight: (socket) =>
-      [...(requestsBySocket.get(socket) ?? [])].some(({ complete }) => complete),
-    closeUnused: () => {
-      for (const socket of requestsBySocket.keys()) if (socket.bytesRead === 0) socket.destroy()
+    add(socket) {
+      // The address is kept from its first reading on; after a reset it cannot be read.
+      if (socket.remoteAddress === undefined) return void socket.destroy()
+      requestsBySocket.set(socket, new Set())
+      socket.once('close', removeConnection)
+    },
+    admit(request, response) {
+      const { socket } = request
+      const requests = requestsBySocket.get(socket)
+      // Node goes on delivering the requests that it read before the connection was closed.
+      if (requests === undefined || socket.destroyed) return false
+      if (requests.size === MAX_REQUESTS_PER_CONNECTION) {
+        socket.destroy()
+        return false
+      }
+      requests.add(request)
+      response.on('close', removeRequest)
+      return true
+    },
+    hasRequestInFlight,
+    closeUnused() {
+      for (const socket of requestsBySocket.keys()) {
+        if (!hasRequestInFlight(socket)) socket.destroy()
+      }
+    },
+    waitUntilNone() {
+      return new Promise((resolve) => {
+        resolveNone = resolve
+        if (requestsBySocket.size === 0) resolve()
+      })
     },
   }
 }

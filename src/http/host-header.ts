@@ -1,18 +1,39 @@
-/** Refuses HTTP/1.1 without exactly one `Host` (RFC 9112 §3.2). */
+/** Checks the `Host` header. */
+import { isIPv6 } from 'node:net'
 import type { FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { problems } from './problems.ts'
 
+/**
+ * Refuses HTTP/1.1 without exactly one `Host` (RFC 9112 §3.2).
+ *
+ * @param options `isLocal`: whether to refuse names that are not of this machine, except that of
+ * `publicUrl`. A web page that has its own name resolved to a loopback address (DNS rebinding) could
+ * otherwise use a service that only this machine reaches.
+ */
 export const hostHeader = fastifyPlugin(
-  async (app) => {
+  async (app, { isLocal, publicUrl }: { isLocal: boolean; publicUrl: string | undefined }) => {
+    const publicHost = publicUrl && new URL(publicUrl).host
+
     app.addHook('onRequest', (request, _reply, done) => {
       const hosts = countHostLines(request)
       const isValid = hosts === 1 || (hosts === 0 && request.raw.httpVersion !== '1.1')
-      done(isValid ? undefined : problems.hostHeader())
+      if (!isValid) return done(problems.hostHeader())
+      const { host } = request.headers
+      if (!isLocal || !host || host === publicHost || isLoopbackName(host)) return done()
+      done(problems.misdirectedRequest())
     })
   },
   { name: 'host-header', dependencies: ['error-handler'] },
 )
+
+/** Whether a host, with or without a port, names this machine: RFC 6761 §6.3, RFC 1122 §3.2.1.3, RFC 4291 §2.5.3. */
+export function isLoopbackName(host: string): boolean {
+  const url = `http://${isIPv6(host) ? `[${host}]` : host}`
+  if (!URL.canParse(url)) return false
+  const { hostname } = new URL(url)
+  return /^(.+\.)?localhost$|^127\.\d+\.\d+\.\d+$|^\[::1\]$/.test(hostname)
+}
 
 /** `request.headers` has only the first of several. */
 function countHostLines({ raw }: FastifyRequest): number {

@@ -83,6 +83,7 @@ const createExamples = ({ 'idempotency-key-reused': mismatchStatus = 409 }: Chos
       'At most 10 requests are allowed in 60 s',
       42,
     ),
+    'misdirected-request': problems.misdirectedRequest(),
     'headers-too-large': problems.headersTooLarge(),
     'internal-error': problems.internalError(),
     'database-unavailable': problems.databaseUnavailable(),

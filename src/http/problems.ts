@@ -90,6 +90,12 @@ export const PROBLEMS = {
     explanation:
       'Each client may send a limited number of requests in a window of time. Repeats count too. Repeat with the same Idempotency-Key after the seconds in Retry-After.',
   },
+  'misdirected-request': {
+    status: 421,
+    title: 'The Host is not a name of this machine',
+    explanation:
+      'With the published secret, the service accepts only requests to a loopback name, so that a web page of another host cannot use it. Use localhost or 127.0.0.1, or set PUBLIC_URL to the URL by which clients address the service.',
+  },
   'headers-too-large': {
     status: 431,
     title: 'The headers are too large',
@@ -157,13 +163,21 @@ export const problems = {
     create('body-too-large', `The body must not be larger than ${maxBytes} bytes.`),
   contentType: () => create('unsupported-media-type', 'Content-Type must be application/json.'),
   contentEncoding: () =>
-    create('unsupported-media-type', 'The body must have no Content-Encoding.'),
+    // RFC 9110 §15.5.16: Accept-Encoding says that the coding was the cause, and which ones are accepted.
+    create('unsupported-media-type', 'The body must have no Content-Encoding, or identity.', {
+      headers: { 'accept-encoding': 'identity' },
+    }),
   /** @param waitSeconds until the window ends */
   rateLimitExceeded: (rule: string, waitSeconds: number) => {
     const seconds = Math.max(1, waitSeconds)
     const headers = { 'retry-after': String(seconds) }
     return create('rate-limit-exceeded', `${rule}; wait ${seconds} s.`, { headers })
   },
+  misdirectedRequest: () =>
+    create(
+      'misdirected-request',
+      'Host must be a loopback name, such as localhost or 127.0.0.1, or that of PUBLIC_URL.',
+    ),
   headersTooLarge: () =>
     create('headers-too-large', `The headers must not be larger than ${MAX_HEADER_BYTES} bytes.`),
   internalError: () =>

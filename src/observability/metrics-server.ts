@@ -4,7 +4,16 @@ import { fastifyPlugin } from 'fastify-plugin'
 import { errorHandler } from '../http/error-handler.ts'
 import { listen } from '../http/listen.ts'
 import { methodNotAllowed } from '../http/method-not-allowed.ts'
+import { createServerOptions, type ServerLimits } from '../http/server.ts'
 import { metricsRoute } from './metrics-route.ts'
+
+export interface MetricsServerOptions extends ServerLimits {
+  /** the address to listen on, unless `metricsHost` is another */
+  host: string
+  metricsHost: string | undefined
+  port: number
+  readMetrics: () => Promise<string>
+}
 
 /**
  * Serves the metrics, and nothing else, until the app closes.
@@ -12,11 +21,13 @@ import { metricsRoute } from './metrics-route.ts'
  * @throws {StartError} if the port cannot be listened on
  */
 export const metricsServer = fastifyPlugin(
-  async (app, options: { host: string; port: number; readMetrics: () => Promise<string> }) => {
-    const { host, port, readMetrics } = options
+  async (app, options: MetricsServerOptions) => {
+    const { host, metricsHost = host, port, readMetrics } = options
     const server = fastify({
+      ...createServerOptions(options).options,
       loggerInstance: app.log,
       logController: new LogController({ disableRequestLogging: true }),
+      forceCloseConnections: true, // no scrape delays the shutdown
     })
     app.addHook('onClose', () => server.close())
     await server.register(errorHandler)
@@ -24,7 +35,7 @@ export const metricsServer = fastifyPlugin(
     await server.register(metricsRoute, { readMetrics })
     server.refuseOtherMethods()
     await listen(server, {
-      ...{ host, port, portSetting: 'METRICS_PORT' },
+      ...{ host: metricsHost, port, portSetting: 'METRICS_PORT' },
       listenTextResolver: (address) => `metrics are served at ${address}/metrics`,
     })
   },

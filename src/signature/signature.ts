@@ -87,7 +87,7 @@ export const signature = fastifyPlugin(
       throw problem
     }
   },
-  { name: 'signature', dependencies: ['clients', 'json-body', 'metrics', 'rate-limit-counters'] },
+  { name: 'signature', dependencies: ['clients', 'raw-body', 'metrics', 'rate-limit-counters'] },
 )
 
 /** Whether the request has no body that a signature could cover. */

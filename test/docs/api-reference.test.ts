@@ -6,7 +6,7 @@ import { get, send } from '../support/client.ts'
 import { startService } from '../support/service.ts'
 
 /** The statuses of the contract. */
-const STATUSES = [201, 400, 401, 404, 405, 408, 409, 413, 415, 429, 431, 500, 503]
+const STATUSES = [201, 400, 401, 404, 405, 408, 409, 413, 415, 421, 429, 431, 500, 503]
 
 async function createOrder(env: Record<string, string> = {}) {
   const { port } = await startService({ env })

@@ -18,6 +18,8 @@ describe('the front page', () => {
       'content-type': 'text/html; charset=utf-8',
       vary: 'Accept',
     })
+    // It would hold for all names of the operator's domain.
+    expect(reply.headers).not.toHaveProperty('strict-transport-security')
     expect(reply.text).toMatch(/^<!doctype html>\n<html lang="en">/)
   })
 

@@ -125,13 +125,11 @@ describe('two thousand idle connections', () => {
       const service = await startService()
       // No timeout may close them before the service does.
       service.app.server.headersTimeout = service.app.server.requestTimeout = 2 * TEST_MS
-      const sending = openSocket(service.port, 'GET / HTTP/1.1\r\n')
-      await until(async () => (await countConnections(service)) === 1)
       const idle: RawSocket[] = []
       while (idle.length < count) {
         for (let i = 0; i < 100 && idle.length < count; i++) idle.push(openSocket(service.port))
         // A hundred at a time: the kernel drops connections beyond the backlog.
-        await until(async () => (await countConnections(service)) === idle.length + 1)
+        await until(async () => (await countConnections(service)) === idle.length)
       }
       const replies = await Promise.all(Array.from({ length: 20 }, () => send(service.port)))
       expect(replies.map(({ status }) => status)).toEqual(Array(20).fill(201))
@@ -139,9 +137,6 @@ describe('two thousand idle connections', () => {
 
       const closing = service.app.close()
       await until(() => idle.every((client) => client.isClosed()))
-      // The connection with an incomplete request has more time.
-      expect(sending.isClosed()).toBe(false)
-      sending.socket.destroy()
       await closing
     },
     TEST_MS,

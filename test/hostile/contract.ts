@@ -46,8 +46,10 @@ export function predictOutcome(request: WireRequest, maxBodyBytes: number): Outc
   if (mediaType.trim().toLowerCase() !== 'application/json') {
     return { code: 'unsupported-media-type' }
   }
-  if (getHeaderLines(request, 'content-encoding').length > 0)
+  const codings = getHeaderLines(request, 'content-encoding')
+  if (codings.length > 0 && codings.join().toLowerCase() !== 'identity') {
     return { code: 'unsupported-media-type' }
+  }
 
   const order = parseOrder(body)
   if (order === undefined) return { code: 'invalid-body' }
@@ -69,6 +71,7 @@ export function getHeaderLines({ headers }: WireRequest, wanted: string): string
 export function parseOrder(bytes: Buffer): Order | undefined {
   const value = parseJson(bytes)
   if (typeof value !== 'object' || value === null || Object.keys(value).length !== 3) return
+  if (countColons(bytes.toString()) !== 3) return // a member occurs twice
   const { user_id, item, amount } = value as Record<string, unknown>
   if (isText(user_id) && isText(item) && isAmount(amount)) return { user_id, item, amount }
   return
@@ -81,6 +84,18 @@ function parseJson(bytes: Buffer): unknown {
   } catch {
     return undefined
   }
+}
+
+/** Counts the colons outside strings. */
+function countColons(json: string): number {
+  let count = 0
+  let isInString = false
+  for (let i = 0; i < json.length; i++) {
+    if (json[i] === '\\') i++
+    else if (json[i] === '"') isInString = !isInString
+    else if (json[i] === ':' && !isInString) count++
+  }
+  return count
 }
 
 export function isText(value: unknown): value is string {

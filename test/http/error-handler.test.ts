@@ -80,14 +80,14 @@ describe('a problem document', () => {
     ['no Host', 'GET / HTTP/1.1\r\nConnection: close\r\n\r\n', 400, 'bad-request'],
     [
       'two Hosts',
-      'GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n',
+      'GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: b\r\nConnection: close\r\n\r\n',
       400,
       'bad-request',
     ],
     ['bytes that are not HTTP', 'HELO there\r\n\r\n', 400, 'bad-request'],
     [
       'headers that are too large',
-      `GET / HTTP/1.1\r\nHost: a\r\nA: ${'a'.repeat(20_000)}\r\n\r\n`,
+      `GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nA: ${'a'.repeat(20_000)}\r\n\r\n`,
       431,
       'headers-too-large',
     ],

@@ -184,7 +184,7 @@ describe('while the process shuts down', () => {
     const { url, isBlocking, unblock } = await blockInserts()
     const service = await startProcess({ DATABASE_URL: url })
     const connections = ['live', 'ready'].map((name) =>
-      openSocket(service.port, `GET /health/${name} HTTP/1.1\r\nHost: a\r\n`),
+      openSocket(service.port, `GET /health/${name} HTTP/1.1\r\nHost: 127.0.0.1\r\n`),
     )
     const order = send(service.port)
     await until(isBlocking)

@@ -39,7 +39,7 @@ describe.each(['SIGTERM', 'SIGINT'] as const)('on %s', (signal) => {
   test('a request that arrives meanwhile on an open connection is refused with 503 and Retry-After', async () => {
     const { url, isBlocking, unblock } = await blockInserts()
     const service = await startProcess({ DATABASE_URL: url })
-    const arriving = openSocket(service.port, 'GET / HTTP/1.1\r\nHost: a\r\n')
+    const arriving = openSocket(service.port, 'GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n')
     const order = send(service.port)
     await until(isBlocking)
     service.child.kill(signal)
@@ -58,7 +58,7 @@ describe.each(['SIGTERM', 'SIGINT'] as const)('on %s', (signal) => {
   })
 
   test.each([
-    ['an idle connection', 'GET /problems/overloaded HTTP/1.1\r\nHost: a\r\n\r\n'],
+    ['an idle connection', 'GET /problems/overloaded HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n'],
     ['a connection on which nothing was ever sent', ''],
     ['a connection with incomplete headers', 'GET / HTTP/1.1\r\nHos'],
   ])('%s does not delay the end', async (_name, sent) => {

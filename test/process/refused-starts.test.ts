@@ -102,6 +102,18 @@ const CASES: Case[] = [
     line: 'METRICS_PORT must be another port than PORT',
   },
   {
+    name: 'a METRICS_HOST without METRICS_PORT',
+    env: { METRICS_HOST: '127.0.0.1' },
+    line: 'METRICS_HOST must not be set without METRICS_PORT',
+  },
+  ...['orders.example.com', 'https://a.example/', 'https://u@a.example', 'ftp://a.example'].map(
+    (url) => ({
+      name: `the PUBLIC_URL ${url}`,
+      env: { PUBLIC_URL: url },
+      line: 'PUBLIC_URL must be a URL without a path, such as https://orders.example.com',
+    }),
+  ),
+  {
     name: 'a METRICS_PORT of Kubernetes',
     env: { METRICS_PORT: 'tcp://10.0.0.1:80' },
     line: 'METRICS_PORT must be an integer from 0 to 65535',

@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { ORDER, send, sign } from '../support/client.ts'
 import { startService } from '../support/service.ts'
 
@@ -32,6 +32,23 @@ describe('the signature', () => {
       expect(reply.headers['www-authenticate']).toContain('HMAC-SHA256')
     }
     expect(await countOrders()).toBe(0)
+  })
+
+  test.each([
+    ['wrong', { signature: '0'.repeat(64) }, {}],
+    ['right, but the client beyond its limit', {}, { RATE_LIMIT_MAX: '1' }],
+  ])('is checked before the body is parsed: %s', async (_name, options, env) => {
+    const { port } = await startService({ env })
+    await send(port, options)
+    const parse = vi.spyOn(JSON, 'parse')
+    onTestFinished(() => parse.mockRestore())
+    const body = '{"not_an_order":true}'
+    const { status } = await send(port, { ...options, body })
+    expect([401, 429]).toContain(status)
+    expect(parse).not.toHaveBeenCalledWith(body)
+    parse.mockClear()
+    expect((await send(await startService().then(({ port }) => port), { body })).status).toBe(400)
+    expect(parse).toHaveBeenCalledWith(body)
   })
 
   test('is refused if it is sent twice', async () => {

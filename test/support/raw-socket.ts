@@ -55,6 +55,8 @@ function parseResponses(received: string): RawResponse[] {
 export interface OrderBytes {
   key?: string
   body?: string
+  /** by default a valid one */
+  signature?: string
   /** header lines, by default the Content-Length */
   lines?: string[]
   /** what follows the headers, by default the body */
@@ -65,6 +67,7 @@ export interface OrderBytes {
 export function formatOrder({
   key,
   body = JSON.stringify(ORDER),
+  signature = sign(body),
   lines,
   payload,
 }: OrderBytes = {}) {
@@ -73,7 +76,7 @@ export function formatOrder({
     'Host: 127.0.0.1',
     'Content-Type: application/json',
     `Idempotency-Key: ${key ?? newKey()}`,
-    `X-Signature: ${sign(body)}`,
+    `X-Signature: ${signature}`,
     ...(lines ?? [`Content-Length: ${Buffer.byteLength(body)}`]),
     '',
     payload ?? body,
