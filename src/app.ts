@@ -2,7 +2,7 @@
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { type IdempotencyStore, idempotency } from '@order-once/idempotency'
 import { type FastifyBaseLogger, type FastifyInstance, fastify, LogController } from 'fastify'
-import { clients } from './clients/clients.ts'
+import { clients, getKeyScope } from './clients/clients.ts'
 import { docs } from './docs/docs.ts'
 import { bodyCheck } from './http/body-check.ts'
 import { errorHandler } from './http/error-handler.ts'
@@ -136,7 +136,8 @@ export async function buildApp(
         mismatchStatus: settings.mismatchStatus,
         fingerprint: fingerprintOrder,
         waitMs: settings.waitMs,
-        recover: (key) => recoverResponse(signed.orders, key),
+        scope: getKeyScope,
+        recover: (key, request) => recoverResponse(signed.orders, key, request),
         onRelease: signed.metrics.countRelease,
         onWaitersChange: signed.metrics.setWaiting,
       })

@@ -1,5 +1,5 @@
 /** The clients of the service, read again whenever their file changes. */
-import type { FastifyBaseLogger } from 'fastify'
+import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { Counter } from 'prom-client'
 import type { StartError } from '../start-error.ts'
@@ -29,6 +29,18 @@ export interface ClientDirectory {
   findKey(keyid: string): ClientKey | undefined
   /** the client of `X-Signature` */
   getDefaultClient(): Client
+}
+
+/** @throws if the request is not behind the hook that verifies its signature */
+export function getClient({ client }: FastifyRequest): Client {
+  if (client === null) throw new Error('the signature of the request was not verified')
+  return client
+}
+
+/** Returns what the idempotency keys of a request belong to; undefined: the default client. */
+export function getKeyScope(request: FastifyRequest): string | undefined {
+  const { id } = getClient(request)
+  return id === DEFAULT_CLIENT_ID ? undefined : id
 }
 
 /** A changed file is in force within 5 s: one interval, and the time to read and parse it. */

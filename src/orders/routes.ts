@@ -3,6 +3,7 @@ import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { type CompletedRequest, confirmReplay, fingerprintCanonical } from '@order-once/idempotency'
 import type { FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
+import { getClient } from '../clients/clients.ts'
 import { createOrderSchema } from './openapi.ts'
 import type { OrdersRepository } from './repository.ts'
 import { buildResponse, canonicalizeOrder, type NewOrder } from './schema.ts'
@@ -16,6 +17,7 @@ const routes: FastifyPluginAsyncTypebox<{
     if (idempotency === null) throw new Error('POST /orders is not behind the idempotency hook')
     const { order, inserted } = await app.orders.insertOnce({
       ...request.body,
+      client_id: getClient(request).id,
       idempotency_key: idempotency.key,
       request_fingerprint: idempotency.fingerprint,
     })
@@ -35,11 +37,12 @@ export function fingerprintOrder({ method, routeOptions, url, body }: FastifyReq
   return fingerprintCanonical(method, routeOptions.url ?? url, canonicalizeOrder(body as NewOrder))
 }
 
-/** Rebuilds the response that the order of this key got, if there is an order. */
+/** Rebuilds the response that the client's order of this key got, if there is an order. */
 export async function recoverResponse(
   orders: OrdersRepository,
   key: string,
+  request: FastifyRequest,
 ): Promise<CompletedRequest | undefined> {
-  const order = await orders.findByKey(key)
+  const order = await orders.findByKey(getClient(request).id, key)
   return order && { fingerprint: order.request_fingerprint, response: buildResponse(order) }
 }

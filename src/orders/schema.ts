@@ -60,6 +60,8 @@ export function canonicalizeOrder(order: NewOrder): string {
 /** An order as the table keeps it; `created_at` in ms since 1970. */
 export type Order = NewOrder & {
   id: string
+  /** whose order it is */
+  client_id: string
   idempotency_key: string
   request_fingerprint: string
   created_at: number

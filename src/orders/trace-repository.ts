@@ -13,6 +13,6 @@ export function traceOrders(orders: OrdersRepository, tracer: Tracer): OrdersRep
         span.setAttribute('order.inserted', result.inserted)
         return result
       }),
-    findByKey: (key) => withSpan(tracer, 'find', () => orders.findByKey(key)),
+    findByKey: (clientId, key) => withSpan(tracer, 'find', () => orders.findByKey(clientId, key)),
   }
 }

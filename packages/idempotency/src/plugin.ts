@@ -43,8 +43,11 @@ export interface IdempotencyOptions {
   required?: boolean
   /** the methods that are protected; default: POST and PATCH */
   methods?: string[]
-  /** what the key belongs to, such as a tenant: the same key in two scopes is two keys; default: none */
-  scope?: (request: FastifyRequest) => string
+  /**
+   * what the key belongs to, such as a tenant: the same key in two scopes is two keys; `undefined`: to none,
+   * which is a scope of its own; default: none
+   */
+  scope?: (request: FastifyRequest) => string | undefined
   /** what makes two requests the same; default: method, route, parameters, query and parsed body */
   fingerprint?: (request: FastifyRequest) => string
   /** whether a response with this status is stored, rather than its key released; default: below 500 */
@@ -103,10 +106,11 @@ export const idempotency = fastifyPlugin(
       if (request.is404 || !methods.includes(request.method)) return
       const key = readKey(request, required)
       if (key === undefined) return
+      const owner = scope?.(request)
       const current = createIdempotentRequest({
         key,
         // No key contains a comma: keys of different scopes never collide.
-        storeKey: scope ? `${encodeURIComponent(scope(request))},${key}` : key,
+        storeKey: owner === undefined ? key : `${encodeURIComponent(owner)},${key}`,
         fingerprint: computeFingerprint(request),
         mismatchStatus,
       })
