@@ -1,17 +1,16 @@
 /** Reads `.env`. A file that is not understood is refused: a setting in it would silently be missing. */
-import { readFileSync } from 'node:fs'
-import { parseEnv } from 'node:util'
+import { readFileSync, statSync } from 'node:fs'
 import { getErrorCode } from './error-code.ts'
 import { StartError } from './start-error.ts'
 
 /** The rest of a line that is blank or a comment. */
-const BLANK = /[^\S\n]*(?:#[^\n]*)?(?:\n|$)/y
+const BLANK = /[ \t]*(?:#[^\n]*)?(?:\n|$)/y
 /** The name of a setting, up to its value. */
-const NAME = /[^\S\n]*(?:export[^\S\n]+)?[A-Za-z_][\w.-]*[^\S\n]*=[^\S\n]*/y
+const NAME = /[ \t]*(?:export[ \t]+)?([A-Za-z_][\w.-]*)[ \t]*=[ \t]*/y
 /** A quoted value may have several lines. */
-const QUOTED = /(["'`])[\s\S]*?\1[^\S\n]*(?:#[^\n]*)?(?:\n|$)/y
-/** A comment follows a blank: `parseEnv` would cut off a value at any #. */
-const UNQUOTED = /(?!["'`])[^\n#]*(?:(?<=\s)#[^\n]*)?(?:\n|$)/y
+const QUOTED = /(?:"([^"]*)"|'([^']*)'|`([^`]*)`)[ \t]*(?:#[^\n]*)?(?:\n|$)/y
+/** A comment follows a blank: a # without one is part of the value for some programs, not for others. */
+const UNQUOTED = /(?!["'`])([^\n#]*?)[ \t]*(?:(?<=[ \t])#[^\n]*)?(?:\n|$)/y
 
 /**
  * Reads the settings of a file.
@@ -22,46 +21,55 @@ const UNQUOTED = /(?!["'`])[^\n#]*(?:(?<=\s)#[^\n]*)?(?:\n|$)/y
 export function readEnvFile(path: string): Record<string, string | undefined> {
   let bytes: Buffer
   try {
+    // To read a pipe would wait for its writer.
+    if (!statSync(path).isFile()) throw new StartError(`${path} is not a regular file`)
     bytes = readFileSync(path)
   } catch (error) {
+    if (error instanceof StartError) throw error
     const code = getErrorCode(error)
     if (code === 'ENOENT') return {}
-    throw new StartError(`${path} cannot be read: ${code === 'EISDIR' ? 'it is a folder' : code}`)
+    throw new StartError(`${path} cannot be read: ${code}`)
   }
-  const text = decode(path, bytes)
-  checkLines(path, text)
-  return parseEnv(text)
+  return parse(path, decode(path, bytes))
 }
 
 function decode(path: string, bytes: Buffer): string {
   try {
     // It skips a byte order mark. NUL bytes show UTF-16 without one.
     const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
-    if (!text.includes('\0')) return text.replaceAll('\r\n', '\n')
+    if (!text.includes('\0')) return text.replaceAll(/\r\n?/g, '\n')
   } catch {
     // Not UTF-8.
   }
   throw new StartError(`${path} is not UTF-8: save it as UTF-8`)
 }
 
-function checkLines(path: string, text: string): void {
+/** Parses the lines itself: `parseEnv` of Node.js takes a tab for a part of a name, and refuses nothing. */
+function parse(path: string, text: string): Record<string, string> {
+  const settings: Record<string, string> = {}
   let index = 0
-  const skip = (pattern: RegExp): boolean => {
+  /** @returns the text that the pattern captures; undefined if it does not match */
+  const read = (pattern: RegExp): string | undefined => {
     pattern.lastIndex = index
-    const isFound = pattern.test(text)
-    if (isFound) index = pattern.lastIndex
-    return isFound
+    const match = pattern.exec(text)
+    if (!match) return undefined
+    index = pattern.lastIndex
+    return match.slice(1).find((group) => group !== undefined) ?? ''
   }
   while (index < text.length) {
-    if (skip(BLANK)) continue
+    if (read(BLANK) !== undefined) continue
     const line = text.slice(0, index).split('\n').length
-    if (!skip(NAME)) throw new StartError(`${path}, line ${line}: it must be NAME=value`)
-    if (!skip(UNQUOTED) && !skip(QUOTED)) {
+    const name = read(NAME)
+    if (name === undefined) throw new StartError(`${path}, line ${line}: it must be NAME=value`)
+    const value = read(UNQUOTED) ?? read(QUOTED)
+    if (value === undefined) {
       const isQuoted = /["'`]/.test(text.charAt(index))
       const rule = isQuoted
         ? 'a quote is not closed, or text follows it'
         : 'a value with # must be in quotes'
       throw new StartError(`${path}, line ${line}: ${rule}`)
     }
+    settings[name] = value
   }
+  return settings
 }

@@ -1,4 +1,5 @@
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { readEnvFile } from '../src/env-file.ts'
@@ -18,6 +19,9 @@ describe('a settings file', () => {
       'with export, blanks, quotes and comments',
       '# c\n\nexport HMAC_SECRET = "a" # c\n  PORT=\'1\'\n',
     ],
+    ['with tabs', '\n\t\n\texport\tHMAC_SECRET\t=\ta\t# c\n\tPORT\t=\t"1"\t# c\n'],
+    ['with line ends of old Macs', 'HMAC_SECRET=a\rPORT=1\r'],
+    ['with a setting that is there twice', 'PORT=2\nHMAC_SECRET=a\nPORT=1\n'],
     ['without a last line end', 'HMAC_SECRET=a\nPORT=1'],
   ])('is read %s', async (_name, content) => {
     expect(readEnvFile(await write(content))).toEqual({ HMAC_SECRET: 'a', PORT: '1' })
@@ -51,6 +55,13 @@ describe('a settings file', () => {
       'PORT=1\nHMAC_SECRET="a\nB=c\n',
       ', line 2: a quote is not closed, or text follows it',
     ],
+    ['a byte order mark inside', 'A=1\n\uFEFFB=2\n', ', line 2: it must be NAME=value'],
+    [
+      'a quote of its own kind inside of quotes',
+      'A="a"b\nB="c"\n',
+      ', line 1: a quote is not closed, or text follows it',
+    ],
+    ['an escaped quote', 'A="a\\"b"\n', ', line 1: a quote is not closed, or text follows it'],
     ['a value with #', 'A=b#c\n', ', line 1: a value with # must be in quotes'],
     [
       'text after a quote',
@@ -64,9 +75,13 @@ describe('a settings file', () => {
     )
   })
 
-  test('is refused if it is a folder', async () => {
+  test.each([
+    ['a folder', (path: string) => mkdirSync(path)],
+    ['a named pipe', (path: string) => execFileSync('mkfifo', [path])],
+    ['a device', (path: string) => symlinkSync('/dev/null', path)],
+  ])('is refused if it is %s', async (_name, create) => {
     const path = join(await createTemporaryFolder(), '.env')
-    mkdirSync(path)
-    expect(() => readEnvFile(path)).toThrow(`${path} cannot be read: it is a folder`)
+    create(path)
+    expect(() => readEnvFile(path)).toThrow(`${path} is not a regular file`)
   })
 })

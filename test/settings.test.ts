@@ -40,6 +40,16 @@ describe('the settings', () => {
       value,
       'WORKERS must be auto, for one on each core, or an integer from 1 to 99',
     ]),
+    ...['0x10', '1e1', ' 8', '8\n', '+5', '-1', '1.0', '5.', 'NaN', '1e309'].map((value) => [
+      'RATE_LIMIT_MAX',
+      value,
+      'RATE_LIMIT_MAX must be off, or an integer from 1 to 1000000000',
+    ]),
+    ...['.5', '1.5', '1e-1', '0x1', '-0'].map((value) => [
+      'OTEL_TRACES_SAMPLER_ARG',
+      value,
+      'OTEL_TRACES_SAMPLER_ARG must be a number from 0 to 1',
+    ]),
     ['INSERT_BATCH_MAX', '1001', 'INSERT_BATCH_MAX must be an integer from 1 to 1000'],
     ['DOCS', 'maybe', 'DOCS must be on or off'],
     ['PORT', '', 'PORT must be an integer from 0 to 65535'],
@@ -129,6 +139,17 @@ describe('the settings', () => {
           'PORT must be an integer from 0 to 65535; DATABASE_URL must be a URL that begins with postgres://',
       }),
     )
+  })
+
+  test('accept a fraction where a number need not be an integer, and headers with blanks', () => {
+    const given = {
+      OTEL_TRACES_SAMPLER_ARG: '0.25',
+      OTEL_EXPORTER_OTLP_HEADERS: 'Authorization=Basic YQ==, x-scope=a%20b',
+    }
+    expect(parseSettings(given)).toMatchObject({
+      tracesSamplerArg: 0.25,
+      tracesHeaders: given.OTEL_EXPORTER_OTLP_HEADERS,
+    })
   })
 
   test('accept blanks inside of a secret, and several secrets', () => {

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { buffer } from 'node:stream/consumers'
 import { type ParseArgsConfig, parseArgs } from 'node:util'
-import { DEVELOPMENT_SECRET } from '../development-secret.ts'
+import { DEVELOPMENT_SECRET, findDamage } from '../secret.ts'
 import { DEFAULTS } from './send-with-retries.ts'
 import { type SignedOrder, signOrder } from './sign.ts'
 
@@ -199,12 +199,19 @@ async function readSecret(
   { secret, 'secret-file': file }: Flags,
   environment: Record<string, string | undefined>,
 ): Promise<string> {
-  if (secret !== undefined) return secret
-  if (file === undefined) return environment.HMAC_SECRET?.split(',')[0] || DEVELOPMENT_SECRET
-  // Most editors end a file with a line break.
-  const text = new TextDecoder().decode(await readBytes(file, '--secret-file')).trimEnd()
-  if (text === '') throw new UsageError('--secret-file has no secret')
-  return text
+  const check = (source: string, text = '') => {
+    if (text === '') throw new UsageError(`${source} has no secret`)
+    const damage = findDamage(text)
+    if (damage) throw new UsageError(`${source}: a secret ${damage}`)
+    return text
+  }
+  if (secret !== undefined) return check('--secret', secret)
+  if (file !== undefined) {
+    const bytes = await readBytes(file, '--secret-file')
+    // Most editors end a file with a line break.
+    return check('--secret-file', new TextDecoder().decode(bytes).trimEnd())
+  }
+  return check('HMAC_SECRET', (environment.HMAC_SECRET ?? DEVELOPMENT_SECRET).split(',')[0])
 }
 
 /** @param file a path; `-` is stdin @param flag that names it */

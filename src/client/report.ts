@@ -8,6 +8,8 @@ import type { SignedOrder } from './sign.ts'
 const DISPLAYED_HEADERS =
   /^(content-type|idempotency-replayed|location|retry-after|www-authenticate|x-ratelimit-.*|x-request-id)$/
 
+const START_HINT = 'Is the service running? Start it with `npm start`.'
+
 export function formatRequest({ request, body }: SignedOrder): string {
   const text = new TextDecoder().decode(body)
   return formatMessage(`${request.method} ${request.url}`, [...request.headers], text)
@@ -45,18 +47,21 @@ export function formatOutcome(key: string, { attempts, last, stopReason }: Outco
   return `No order received after ${formatCount(attempts.length, 'attempt')} (${limit}): ${reason} Retry with --key ${key}; this cannot create a second order.`
 }
 
-/** Replaces control characters but line breaks: what a server sends must not control the terminal. */
+/**
+ * Replaces control characters but line breaks: what a server sends must not control the terminal. JSON remains
+ * JSON with the same values.
+ */
 export function escapeControls(text: string): string {
   return text.replaceAll(
     /(?!\n)\p{Cc}/gu,
-    (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
   )
 }
 
 function formatReason(result: OrderResponse | NetworkError): string {
   if ('error' in result) {
     const isRefused = result.error.includes('ECONNREFUSED')
-    return `${result.error}.${isRefused ? ' Is the service running? Start it with `npm start`.' : ''}`
+    return `${result.error}.${isRefused ? ` ${START_HINT}` : ''}`
   }
   const { status, statusText, code = statusText, detail } = result
   return `${status} ${code}. ${detail ?? ''}`.replaceAll(/\s+/g, ' ').trim()
@@ -115,9 +120,10 @@ export function explainRefusals({ refusals }: RepeatSummary): string[] {
 
 /** The result of `--repeat` in one line. */
 export function formatRepeatResult(key: string, summary: RepeatSummary): string {
-  const { sent, orderIds, bodies } = summary
+  const { sent, orderIds, bodies, networkErrors } = summary
   if (isExactlyOnce(summary))
     return `Sent ${formatCount(sent, 'time')}, created once: order ${orderIds[0]}.`
+  if (networkErrors === sent) return `No response received. ${START_HINT}`
   if (orderIds.length === 0) return `No order received. Idempotency key: ${key}`
   return `NOT exactly once: ${formatCount(orderIds.length, 'order')}, ${bodies.length} different bodies. Idempotency key: ${key}`
 }

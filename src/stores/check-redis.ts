@@ -5,7 +5,7 @@ import type { Redis } from 'ioredis'
 import { getErrorCode } from '../error-code.ts'
 import { StartError } from '../start-error.ts'
 import { createRedisClient, getCommandName } from './redis.ts'
-import { describeRedis } from './redis-url.ts'
+import { describeRedis, parseRedisUrl } from './redis-url.ts'
 
 /** Long enough for a Redis in another zone; an absent one does not delay the start for long. */
 const TIMEOUT_MS = 1_000
@@ -82,7 +82,8 @@ export async function checkRedis(url: string, log: FastifyBaseLogger): Promise<v
   } catch (error) {
     if (error instanceof StartError) throw error
     const cause = lastError ?? (error instanceof Error ? error : new Error(String(error)))
-    const reason = cause.message || getErrorCode(cause)
+    const reason =
+      (cause.message || getErrorCode(cause)).replace(/\.?\s*$/, '') + suggestScheme(url, cause)
     if (concernsUrl(cause)) throw new StartError(`REDIS_URL: ${at} cannot be used: ${reason}`)
     const state = isReply(cause)
       ? `refuses what the service does (${reason}); docs/operations.md lists the rights it needs`
@@ -103,6 +104,16 @@ async function checkVersion(client: Redis, at: string): Promise<void> {
   throw new StartError(
     `${at} is too old (${version || 'no HELLO'}): use Redis ${MIN_VERSION} or later`,
   )
+}
+
+/** A server without TLS does not respond to a handshake; one with TLS closes a connection without it. */
+function suggestScheme(url: string, { message }: Error): string {
+  const { usesTls } = parseRedisUrl(url)
+  const isOtherScheme = usesTls
+    ? /ETIMEDOUT|wrong version number|before secure TLS connection/
+    : /ECONNRESET|EPIPE|Connection is closed|Protocol error/
+  if (!isOtherScheme.test(message)) return ''
+  return `: does this port speak TLS? If ${usesTls ? 'not' : 'it does'}, use redis${usesTls ? '' : 's'}://`
 }
 
 const isReply = (error: Error) => error.name === 'ReplyError'

@@ -119,19 +119,52 @@ describe('the command', () => {
     )
   })
 
+  test.each<[string, { file?: Buffer; env?: Record<string, string> }]>([
+    ['--secret-file: a secret must be UTF-8', { file: Buffer.from('caf\xe9\n', 'latin1') }],
+    [
+      '--secret-file: a secret must not have control characters',
+      { file: Buffer.from('ab\n', 'utf16le') },
+    ],
+    ['--secret-file has no secret', { file: Buffer.from('\n') }],
+    ['HMAC_SECRET: a secret must not be in quotes', { env: { HMAC_SECRET: '"a"' } }],
+    ['HMAC_SECRET has no secret', { env: { HMAC_SECRET: '' } }],
+  ])('refuses a damaged secret: %s', async (line, { file, env }) => {
+    const folder = await createTemporaryFolder()
+    if (file) await writeFile(join(folder, 'secret'), file)
+    const flags = file ? ['--secret-file', 'secret'] : []
+    expect(await runBinary(['order', ...ITEM, ...flags], env, folder)).toEqual({
+      code: 2,
+      stdout: '',
+      stderr: `order-once: ${line}\n`,
+    })
+  })
+
   test('prints no control characters of a server', async () => {
     const hostile = JSON.stringify({ code: 'a\u001b[2J', detail: 'b\u009b2J\u0007' })
     const { url } = await startScriptedServer((response) => {
       response.writeHead(400, { 'x-request-id': 'c' }).end(`${hostile}\u001b]0;owned\u0007`)
     })
     const { stdout, stderr } = await run([...ITEM, '--url', url])
-    expect(stdout).toContain('\\x1b]0;owned\\x07')
+    expect(stdout).toContain('\\u001b]0;owned\\u0007')
     expect(`${stdout}${stderr}`.replaceAll('\n', '')).not.toMatch(/\p{Cc}/u)
   })
 
-  test('asks whether the service is running if nothing listens', async () => {
+  test('prints JSON with --json, whatever control characters are in the order', async () => {
+    const order = { id: ORDER_ID, item: '\u001b[2J\u007f\u009b' }
+    const { url } = await startScriptedServer((response) => {
+      response.writeHead(201).end(JSON.stringify({ order }))
+    })
+    const { stdout } = await run([...ITEM, '--url', url, '--json'])
+    expect(stdout.trimEnd()).not.toMatch(/\p{Cc}/u)
+    expect(JSON.parse(stdout)).toMatchObject({ order })
+  })
+
+  test.each([
+    ['--attempts', '1'],
+    ['--repeat', '2'],
+  ])('asks with %s %s whether the service is running if nothing listens', async (...flags) => {
     const url = `http://127.0.0.1:${await freePort()}`
-    const { code, stderr } = await run([...ITEM, '--url', url, '--attempts', '1'])
+    const { code, stderr } = await run([...ITEM, '--url', url, ...flags])
     expect(code).toBe(1)
     expect(stderr).toContain('Is the service running? Start it with `npm start`.')
   })

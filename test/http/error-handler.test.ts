@@ -1,3 +1,4 @@
+import { QueueFullError } from '@order-once/idempotency/batching'
 import { describe, expect, test } from 'vitest'
 import { get, newKey, send } from '../support/client.ts'
 import { createGate, delayInserts } from '../support/gate.ts'
@@ -24,6 +25,20 @@ describe('a problem document', () => {
       detail: 'Idempotency-Key is required.',
       code: 'idempotency-key-missing',
     })
+  })
+
+  test('is 503 if the queue of inserts is full, which is no error in the log', async () => {
+    const { port, logLines } = await startService({
+      wrapOrders: (orders) => ({
+        ...orders,
+        insertOnce: async () => {
+          throw new QueueFullError('the queue is full')
+        },
+      }),
+    })
+    const reply = await send(port)
+    expect(reply).toMatchObject({ status: 503, json: { code: 'overloaded' } })
+    expect(logLines.filter(({ level }) => Number(level) >= 40)).toEqual([])
   })
 
   test('refuses an unknown path with 404 and names it', async () => {

@@ -41,7 +41,7 @@ describe('GET /health/live', () => {
   })
 
   test('is 200 while the process is overloaded, when orders are refused', async () => {
-    const { port } = await startService()
+    const { port, logLines } = await startService()
     const eventLoopDelay = vi.spyOn(HISTOGRAM, 'mean', 'get').mockReturnValue(2_000_000_000) // ns
     onTestFinished(() => eventLoopDelay.mockRestore())
     const order = await until(async () => {
@@ -53,6 +53,7 @@ describe('GET /health/live', () => {
     expect((await live(port)).status).toBe(200)
     eventLoopDelay.mockRestore()
     await until(async () => (await send(port)).status === 201)
+    expect(logLines.filter(({ level }) => Number(level) >= 40)).toEqual([])
   })
 })
 

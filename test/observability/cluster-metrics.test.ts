@@ -9,8 +9,6 @@ import { until } from '../support/until.ts'
 
 const CREATED = { route: '/orders', status: '201' }
 
-/** How long the primary waits for a process that is still there. */
-const WORKER_TIMEOUT_MS = 5_000
 /** Prometheus's default. */
 const SCRAPE_TIMEOUT_MS = 10_000
 
@@ -110,12 +108,11 @@ test('no counter falls and no scrape fails while processes are killed and replac
   const killing = killInTurn(service, KILLS).finally(() => {
     isKilling = false
   })
+  killing.catch(() => {}) // thrown by the await below
   while (isKilling) {
     // Not waited for: some go to a process that is killed.
     void send(service.port).catch(() => {})
-    const startedAt = performance.now()
     const later = await scrape(port)
-    expect(performance.now() - startedAt).toBeLessThan(WORKER_TIMEOUT_MS)
     expect(findFallenCounters(earlier.text, later)).toEqual([])
     earlier = later
   }

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
@@ -6,8 +7,8 @@ import { createTemporaryFolder, runBinary } from '../support/process.ts'
 interface Case {
   name: string
   env?: Record<string, string>
-  /** the content of `.env`; `folder`: it is one */
-  file?: string | Buffer | 'folder'
+  /** the content of `.env`; `folder`, `pipe`: it is one */
+  file?: string | Buffer | 'folder' | 'pipe'
   line: string
 }
 
@@ -41,7 +42,13 @@ const CASES: Case[] = [
   {
     name: 'a .env that is a folder',
     file: 'folder',
-    line: '.env cannot be read: it is a folder',
+    line: '.env is not a regular file',
+  },
+  { name: 'a .env that is a named pipe', file: 'pipe', line: '.env is not a regular file' },
+  {
+    name: 'a .env with a secret that is not UTF-8',
+    file: Buffer.from('HMAC_SECRET=caf\xe9\n', 'latin1'),
+    line: '.env is not UTF-8: save it as UTF-8',
   },
   {
     name: 'an empty setting that has a default',
@@ -59,6 +66,16 @@ const CASES: Case[] = [
   {
     name: 'a secret with a control character',
     env: { HMAC_SECRET: 'a\tb' },
+    line: 'HMAC_SECRET: a secret must not have control characters',
+  },
+  {
+    name: 'a secret that is not UTF-8', // Node.js passes U+FFFD for each byte that it cannot decode
+    env: { HMAC_SECRET: 'caf\uFFFD' },
+    line: 'HMAC_SECRET: a secret must be UTF-8',
+  },
+  {
+    name: 'a secret with an invisible character',
+    env: { HMAC_SECRET: '\u200Ba' },
     line: 'HMAC_SECRET: a secret must not have control characters',
   },
   {
@@ -95,6 +112,16 @@ const CASES: Case[] = [
     name: 'an infinite size',
     env: { MAX_BODY_BYTES: '1e309' },
     line: 'MAX_BODY_BYTES must be an integer from 1 to 1048576',
+  },
+  {
+    name: 'a number in another form',
+    env: { WORKERS: '0x10', OTEL_TRACES_SAMPLER_ARG: '1e0' },
+    line: 'WORKERS must be auto, for one on each core, or an integer from 1 to 99; OTEL_TRACES_SAMPLER_ARG must be a number from 0 to 1',
+  },
+  {
+    name: 'headers that are no pairs',
+    env: { OTEL_EXPORTER_OTLP_HEADERS: 'token' },
+    line: 'OTEL_EXPORTER_OTLP_HEADERS must be name=value pairs, separated by commas',
   },
   {
     name: 'a METRICS_PORT that is PORT',
@@ -134,6 +161,7 @@ test.each(CASES)('$name stops the start with one line', async ({ env, file, line
   const folder = await createTemporaryFolder()
   const path = join(folder, '.env')
   if (file === 'folder') mkdirSync(path)
+  else if (file === 'pipe') execFileSync('mkfifo', [path])
   else if (file !== undefined) writeFileSync(path, file)
   expect(await runBinary(['serve'], env, folder)).toEqual({
     code: 1,

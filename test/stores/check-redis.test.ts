@@ -102,6 +102,38 @@ describe.runIf(redisServer)('the check of REDIS_URL', () => {
   })
 })
 
+test.each([
+  [
+    'no TLS',
+    'rediss',
+    () => createServer((socket) => socket.on('error', () => {})),
+    /^REDIS_URL: Redis at \S+ does not respond \(connect ETIMEDOUT: does this port speak TLS\? If not, use redis:\/\/\)/,
+  ],
+  [
+    'TLS',
+    'redis',
+    () => createServer((socket) => socket.once('data', () => socket.resetAndDestroy())),
+    /^REDIS_URL: Redis at \S+ does not respond \(\S+ ECONNRESET: does this port speak TLS\? If it does, use rediss:\/\/\)/,
+  ],
+])(
+  'a port with %s and %s:// is a warning that asks for TLS',
+  async (_name, scheme, create, warning) => {
+    const port = await listen(create())
+    expect(await check(`${scheme}://127.0.0.1:${port}`)).toEqual([expect.stringMatching(warning)])
+  },
+)
+
+test('a server that responds to TLS with text is refused in one line that asks for TLS', async () => {
+  const port = await listen(
+    createServer((socket) => socket.once('data', () => socket.end('-ERR\r\n'))),
+  )
+  await expect(check(`rediss://127.0.0.1:${port}`)).rejects.toEqual(
+    stopsWith(
+      /^REDIS_URL: Redis at \S+ cannot be used: .*: does this port speak TLS\? If not, use redis:\/\/$/,
+    ),
+  )
+})
+
 test('a Redis that is older than version 6 is refused in one line', async () => {
   const server = createServer((socket) => {
     socket.on('data', () => socket.write("-ERR unknown command 'HELLO'\r\n"))
