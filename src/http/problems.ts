@@ -50,7 +50,14 @@ export const PROBLEMS = {
   'not-found': {
     status: 404,
     title: 'There is nothing here',
-    explanation: 'Orders are created with POST /orders. Check the path of the request.',
+    explanation:
+      'Orders are created with POST /orders, and read with GET. Check the path of the request.',
+  },
+  'order-not-found': {
+    status: 404,
+    title: 'There is no such order',
+    explanation:
+      'The client has no order with this id or Idempotency-Key. Orders of other clients count as none. A request with the key may still be in flight, and create the order later: only a repeat of it with POST /orders shows how it ended. An order whose key was released is found by its id.',
   },
   'method-not-allowed': {
     status: 405,
@@ -129,6 +136,11 @@ export const PROBLEMS = {
 
 export type ProblemCode = keyof typeof PROBLEMS
 
+/** Whether the same request, as it is, may succeed later: a property of the code. */
+export function isRetryable({ code, statusCode }: Pick<Problem, 'code' | 'statusCode'>): boolean {
+  return statusCode >= 500 || [408, 429].includes(statusCode) || code === 'request-in-progress'
+}
+
 export const PROBLEM_CODES = Object.keys(PROBLEMS) as ProblemCode[]
 
 /** The path of the pages that explain problems. The `type` of a problem is this path and its code. */
@@ -156,6 +168,10 @@ export const problems = {
     return create('signature-expired', `${reason}. The service has ${nowSeconds} (${time}).`)
   },
   notFound: (path: string) => create('not-found', `There is nothing at ${path}.`),
+  orderNotFound: (by: 'id' | 'key') => {
+    const name = by === 'id' ? 'id' : 'Idempotency-Key'
+    return create('order-not-found', `The client has no order with this ${name}.`)
+  },
   methodNotAllowed: (path: string, method: string, allow: string) =>
     create('method-not-allowed', `${path} takes ${allow}, not ${method}.`, { headers: { allow } }),
   requestTimeout: () => create('request-timeout', 'The request did not arrive in time.'),

@@ -27,6 +27,13 @@ export interface OrdersRepository {
   insertOnce(order: OrderToInsert): Promise<{ order: Order; inserted: boolean }>
   /** @throws if Postgres fails or does not respond in time */
   findByKey(clientId: string, key: string): Promise<Order | undefined>
+  /**
+   * Finds an order of the client, also one whose key was released.
+   *
+   * @param id a UUID
+   * @throws if Postgres fails or does not respond in time
+   */
+  findById(clientId: string, id: string): Promise<Order | undefined>
   /** How many orders wait for an insert, and how many may. */
   queue(): { waiting: number; limit: number }
 }
@@ -84,6 +91,12 @@ const FIND_BY_KEY = `
   select ${INSERTED_COLUMNS.join(', ')}, ${CREATED_AT_MS} from public.orders
   where client_id = $1 and idempotency_key = $2`
 
+/** A released key is still part of the response. */
+const FIND_BY_ID = `
+  select ${INSERTED_COLUMNS.join(', ')}, coalesce(idempotency_key, released_key) as idempotency_key,
+    ${CREATED_AT_MS}
+  from public.orders where client_id = $1 and id = $2`
+
 type NewRow = Omit<Order, 'created_at'>
 
 /**
@@ -136,6 +149,13 @@ export function createOrdersRepository(
     return parseRow(row)
   }
 
+  async function findById(clientId: string, id: string): Promise<Order | undefined> {
+    const [row] = await pool.query(FIND_BY_ID, [clientId, id])
+    if (row === undefined) return undefined
+    checkRow(row.client_id === clientId && row.id === id.toLowerCase())
+    return parseRow(row)
+  }
+
   /** @throws {RowMismatchError} if the row is not the one that was asked for */
   function checkRow(isExpected: boolean): void {
     if (isExpected) return
@@ -145,6 +165,7 @@ export function createOrdersRepository(
 
   return {
     findByKey,
+    findById,
     queue: () => inserts.queue,
 
     async insertOnce(order) {

@@ -67,6 +67,9 @@ export type Order = NewOrder & {
   created_at: number
 }
 
+/** The path of the orders. */
+export const ORDERS_PATH = '/orders'
+
 /** Builds the response to an order: a pure function of its row, so every repeat gets the same bytes. */
 export function buildResponse(order: Order): StoredResponse {
   const body: Record<string, unknown> = { id: order.id }
@@ -75,9 +78,17 @@ export function buildResponse(order: Order): StoredResponse {
   body.created_at = new Date(order.created_at).toISOString()
   return {
     statusCode: 201,
-    headers: { 'content-type': 'application/json; charset=utf-8' },
+    headers: {
+      'content-type': 'application/json; charset=utf-8',
+      location: `${ORDERS_PATH}/${order.id}`,
+    },
     body: JSON.stringify({ order: body }),
   }
+}
+
+/** Lists the fields in which a body differs from the order of the first request with its key. */
+export function listChangedFields(body: NewOrder, order: Order): FieldName[] {
+  return FIELD_NAMES.filter((name) => body[name] !== order[name])
 }
 
 /** The Ajv keyword `maxDecimals`: how many decimals a number may have. */

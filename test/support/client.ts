@@ -85,7 +85,7 @@ export async function send(port: number, options: Send = {}): Promise<Reply> {
     status: response.statusCode ?? 0,
     headers: response.headers,
     text,
-    json: isJson ? JSON.parse(text) : undefined,
+    json: isJson && text !== '' ? JSON.parse(text) : undefined,
   }
 }
 
