@@ -54,7 +54,6 @@ export async function sendLoad(load: Load): Promise<LoadResult> {
         amount: connections * requestsEach,
         sampleInt: SAMPLE_MS,
         body: traffic.body,
-        headers: { 'Content-Type': 'application/json' },
         setupClient: (client) => {
           // Prepared before the first request is sent: the load shares its cores with the service.
           const request = () => ({ headers: createHeaders(traffic, port, nextKey()) })
@@ -87,13 +86,13 @@ export async function sendLoad(load: Load): Promise<LoadResult> {
   }
 }
 
-/** @returns the headers that differ from one request to the next, and the signature */
+/** @returns the headers of one request, with its signature */
 function createHeaders(
   { body, signature, signingKey }: Traffic,
   port: number,
   key: string,
 ): Record<string, string> {
-  const headers = { 'idempotency-key': key }
+  const headers = { 'content-type': 'application/json', 'idempotency-key': key }
   if (!signingKey) return { ...headers, 'x-signature': signature }
   return signMessage(signingKey, { authority: `127.0.0.1:${port}`, body, headers })
 }
