@@ -23,6 +23,7 @@ export const frontPage: FastifyPluginAsync<FrontPageOptions> = async (
   const links = {
     reference: '/docs',
     openapi: '/openapi.json',
+    problems: '/problems',
     health: '/health/ready',
     ...(hasMetrics && { metrics: '/metrics' }),
   }

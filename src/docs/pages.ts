@@ -1,4 +1,4 @@
-/** Renders the templates in `pages/` and serves the styles and scripts there. */
+/** Renders the templates in `pages/` and serves the styles, scripts and the icon there. */
 import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import fastifyStatic from '@fastify/static'
@@ -44,13 +44,17 @@ export function wantsPage(request: FastifyRequest, reply: FastifyReply): boolean
   return request.accepts().type(['json', 'html']) === 'html'
 }
 
-/** `GET /assets/<file>`. A browser revalidates each time, so it never mixes files of two versions. */
+/**
+ * `GET /assets/<file>`. A browser revalidates each time, so it never mixes files of two versions.
+ * `GET /favicon.ico`, which browsers request for JSON.
+ */
 export const assets: FastifyPluginAsync = async (app) => {
   await app.register(fastifyStatic, {
     root: FOLDER,
     prefix: '/assets/',
     index: false,
     decorateReply: false,
-    allowedPath: (path) => /\.(css|js)$/.test(path),
+    allowedPath: (path) => /\.(css|js|svg)$/.test(path),
   })
+  app.get('/favicon.ico', (_request, reply) => reply.redirect('/assets/icon.svg'))
 }

@@ -56,7 +56,7 @@ describe.runIf(chromiumPath)('the front page in a browser', () => {
     const { port } = await startService()
     const { page } = await openPage(port, '/')
     const links = await page.locator('a').evaluateAll((all) => all.map(String))
-    expect(links).toHaveLength(4)
+    expect(links).toHaveLength(5)
     for (const link of links) expect((await fetch(link)).status).toBe(200)
   })
 

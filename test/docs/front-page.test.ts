@@ -36,7 +36,7 @@ describe('the front page', () => {
       expect(json).toMatchObject({ name: 'order-once', description: expect.any(String) })
       const page = await get(port, '/', BROWSER)
       const links = [...page.text.matchAll(/<a href="([^"]+)"/g)].map(([, path]) => path)
-      expect(links).toEqual(['/docs', '/openapi.json', '/health/ready', '/metrics'])
+      expect(links).toEqual(['/docs', '/openapi.json', '/problems', '/health/ready', '/metrics'])
       expect(Object.values(json.links)).toEqual(links)
     },
   )
@@ -95,7 +95,13 @@ test('the pages name the published development secret, and no other', async () =
 
 test('a template escapes its data', () => {
   const code = '"><script>alert(1)</script>&'
-  const html = renderPage('problem', { code, status: 400, title: code, explanation: code })
+  const html = renderPage('problem', {
+    code,
+    status: 400,
+    title: code,
+    explanation: code,
+    hasDocs: true,
+  })
   expect(html).not.toContain('<script>')
   expect(html).toContain('&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;')
 })
@@ -120,16 +126,16 @@ describe.each(['/', '/docs', '/docs/'])('the page %s', (path) => {
   test('takes its styles and scripts from the service', async () => {
     const { port } = await startService()
     const { text } = await get(port, path, BROWSER)
-    const files = [...text.matchAll(/<(?:script|link)[^>]* (?:src|href)="([^"]+)"/g)]
-      .map(([, url = '']) => url)
-      .filter((url) => url !== 'data:,')
+    const files = [...text.matchAll(/<(?:script|link)[^>]* (?:src|href)="([^"]+)"/g)].map(
+      ([, url = '']) => url,
+    )
     expect(files).not.toHaveLength(0)
     for (const file of files) {
       const { pathname } = new URL(file, `http://host${path}`)
       expect(pathname).toMatch(/^\/(assets|docs\/static)\//)
       const { status, headers } = await get(port, pathname)
       expect({ pathname, status }).toEqual({ pathname, status: 200 })
-      const type = { css: /^text\/css/, js: /javascript/, png: /^image\/png/ }
+      const type = { css: /^text\/css/, js: /javascript/, svg: /^image\/svg/, png: /^image\/png/ }
       expect(headers['content-type']).toMatch(type[pathname.split('.').at(-1) as 'css'])
       expect(headers['x-content-type-options']).toBe('nosniff')
     }
