@@ -27,7 +27,14 @@ export const frontPage: FastifyPluginAsync<FrontPageOptions> = async (
     health: '/health/ready',
     ...(hasMetrics && { metrics: '/metrics' }),
   }
-  const page = { knownSecret, stores, links, order: orderSchema, maxKeyLength: MAX_KEY_LENGTH }
+  const page = {
+    description,
+    knownSecret,
+    stores,
+    links,
+    order: orderSchema,
+    maxKeyLength: MAX_KEY_LENGTH,
+  }
   app.get('/', (request, reply) =>
     wantsPage(request, reply)
       ? sendPage(reply, 'front-page', page)

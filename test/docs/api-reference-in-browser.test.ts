@@ -100,7 +100,7 @@ describe.runIf(chromiumPath)('the API reference in a browser', () => {
   })
 
   test('explains why it cannot sign over plain HTTP', async () => {
-    const { port } = await startService()
+    const { port } = await startService({ env: { HMAC_SECRET: 'not a published one' } })
     const { page } = await openPage(port, '/docs', { host: PLAIN_HOST })
     await page.getByText('This page cannot sign').waitFor()
   })

@@ -64,6 +64,12 @@ describe('the front page', () => {
     expect(text).toContain('id="key" maxlength="255"')
   })
 
+  test('has a description for search engines and previews', async () => {
+    const { port } = await startService()
+    const { text } = await get(port, '/', BROWSER)
+    expect(text).toMatch(/<meta name="description" content="An HTTP service that [^"]+">/)
+  })
+
   test('links to the metrics only if they are on this port', async () => {
     const { port } = await startService({ env: { METRICS_PORT: '9464' } })
     expect((await get(port, '/')).json.links).not.toHaveProperty('metrics')

@@ -17,6 +17,7 @@ const exchange = find('exchange', HTMLElement)
 const requestBox = find('request', HTMLElement)
 const responseBox = find('response', HTMLElement)
 const replayBox = find('replay', HTMLElement)
+const replaySection = find('replay-section', HTMLElement)
 
 key.value = createKey()
 newKeyButton.addEventListener('click', () => {
@@ -28,8 +29,12 @@ if (signingError) {
   sendButton.disabled = true
 }
 
+// The browser refuses a value: what is shown belongs to an earlier order. (This event does not bubble.)
+form.addEventListener('invalid', hideResult, { capture: true })
+
 form.addEventListener('submit', async (event) => {
   event.preventDefault()
+  hideResult()
   sendButton.disabled = true
   try {
     verdict.textContent = await sendTwice()
@@ -39,6 +44,11 @@ form.addEventListener('submit', async (event) => {
     sendButton.disabled = false
   }
 })
+
+function hideResult() {
+  verdict.textContent = ''
+  exchange.hidden = replaySection.hidden = true
+}
 
 /** Sends the order, sends it again, shows both exchanges and returns the result in a sentence. */
 async function sendTwice() {
@@ -53,11 +63,13 @@ async function sendTwice() {
     'X-Signature': await sign(body, await importSecret(secret.value)),
   }
   show(requestBox, 'POST /orders', Object.entries(headers), body)
-  responseBox.textContent = replayBox.textContent = ''
+  responseBox.textContent = ''
   exchange.hidden = false
 
   const first = await send(responseBox, headers, body)
   if (!first.ok) return `Refused: ${JSON.parse(first.text).detail}`
+  replayBox.textContent = ''
+  replaySection.hidden = false
   const second = await send(replayBox, headers, body)
   if (!second.ok)
     return `The order exists; the repeat was refused: ${JSON.parse(second.text).detail}`
