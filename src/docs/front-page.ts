@@ -1,7 +1,7 @@
 /** `GET /`: what the service is, as a page with a form that sends an order, or as JSON. */
 import { MAX_KEY_LENGTH } from '@order-once/idempotency'
 import type { FastifyPluginAsync } from 'fastify'
-import { APPLICATION } from './application.ts'
+import { APPLICATION } from '../application.ts'
 import { sendPage, wantsPage } from './pages.ts'
 import type { StoresInUse } from './stores-in-use.ts'
 
