@@ -1,5 +1,4 @@
 /** Renders the templates in `pages/` and serves the styles, scripts and the icon there. */
-import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import fastifyStatic from '@fastify/static'
 import { Eta } from 'eta'
@@ -28,11 +27,6 @@ export function renderPage(name: string, data: object): string {
 /** Sends a rendered template. */
 export function sendPage(reply: FastifyReply, name: string, data: object): FastifyReply {
   return reply.type('text/html; charset=utf-8').send(renderPage(name, data))
-}
-
-/** Reads a style or script as Swagger UI takes it. */
-export async function readThemeFile(filename: string) {
-  return { filename, content: await readFile(FOLDER + filename, 'utf8') }
 }
 
 /**

@@ -99,9 +99,7 @@ function describeResponse(status: number, examples: Problem[]) {
     examples.some(({ headers }) => name.toLowerCase() in headers),
   )
   return {
-    description: examples
-      .map(({ code, title }) => `**${title}.** ${PROBLEMS[code as ProblemCode].explanation}`)
-      .join('\n\n'),
+    description: examples.map(({ title }) => `${title}.`).join(' '),
     headers: {
       ...Object.fromEntries(ownHeaders),
       ...(SIGNED_STATUSES.has(status) ? SIGNED_HEADERS : REQUEST_ID),
@@ -112,7 +110,11 @@ function describeResponse(status: number, examples: Problem[]) {
         examples: Object.fromEntries(
           examples.map((example) => [
             example.code,
-            { summary: example.title, value: example.toDocument(PROBLEMS_PATH) },
+            {
+              summary: example.title,
+              description: PROBLEMS[example.code as ProblemCode].explanation,
+              value: example.toDocument(PROBLEMS_PATH),
+            },
           ]),
         ),
       },

@@ -85,14 +85,14 @@ describe('the front page', () => {
 })
 
 test('the pages name the published development secret, and no other', async () => {
-  const paths = ['/', '/docs/additions.html']
+  const paths = ['/', '/docs']
   const development = await startService()
   for (const path of paths) {
     expect((await get(development.port, path, BROWSER)).text).toContain('super-secret-key')
   }
   const secret = 'a secret of one deployment'
   const other = await startService({ env: { HMAC_SECRET: secret } })
-  for (const path of [...paths, '/docs']) {
+  for (const path of paths) {
     const { text } = await get(other.port, path, BROWSER)
     expect(text).not.toContain(secret)
     expect(text).not.toContain('super-secret-key')
@@ -158,24 +158,33 @@ describe.each(['/', '/docs', '/docs/'])('the page %s', (path) => {
 })
 
 describe('the files of the pages', () => {
-  test.each([
-    ['/docs/static/swagger-ui-bundle.js', 'public, max-age=86400'],
-    ['/docs/static/swagger-ui.css', 'public, max-age=86400'],
-    ['/assets/front-page.js', 'public, max-age=0'],
-  ])('%s is compressed, and cached with %s', async (path, cacheControl) => {
+  test.each(['swagger-ui-bundle.js', 'swagger-ui.css'])(
+    '%s of Swagger UI is compressed, and kept for ever under a path with its hash',
+    async (name) => {
+      const { port } = await startService()
+      const { text: page } = await get(port, '/docs', BROWSER)
+      const path = page.match(new RegExp(`"(/docs/static/[0-9a-f]{16}/${name})"`))?.[1] as string
+      const { headers, text } = await getCompressed(port, path)
+      expect(headers).toMatchObject({
+        'content-encoding': 'br',
+        'cache-control': 'public, max-age=31536000, immutable',
+      })
+      expect(text.length).toBeLessThan((await get(port, path)).text.length / 2)
+    },
+  )
+
+  test('/assets/front-page.js is compressed, and revalidated each time', async () => {
+    const path = '/assets/front-page.js'
     const { port } = await startService()
     const { headers, text } = await getCompressed(port, path)
     expect(headers).toMatchObject({
       'content-encoding': 'br',
-      'cache-control': cacheControl,
+      'cache-control': 'public, max-age=0',
       etag: expect.any(String),
     })
     expect(text.length).toBeLessThan((await get(port, path)).text.length / 2)
-    const again = await send(port, {
-      method: 'GET',
-      path,
-      headers: { 'if-none-match': headers.etag as string },
-    })
+    const ifNoneMatch = { 'if-none-match': headers.etag as string }
+    const again = await send(port, { method: 'GET', path, headers: ifNoneMatch })
     expect(again).toMatchObject({ status: 304, text: '' })
   })
 

@@ -1,4 +1,5 @@
 /** Sends the order of the form twice and shows the request and both responses. */
+import { find } from './find.js'
 import { createKey, importSecret, sign, signingError } from './signing.js'
 
 /** Headers that describe the connection, not the response. */
@@ -106,18 +107,4 @@ function show(box, firstLine, headers, body) {
     return line
   })
   box.replaceChildren(`${firstLine}\n`, ...lines, `\n${body}`)
-}
-
-/**
- * Returns the element with this id.
- *
- * @template {HTMLElement} T
- * @param {string} id
- * @param {new () => T} type
- * @throws {Error} if the page has no element of this type with this id
- */
-function find(id, type) {
-  const element = document.getElementById(id)
-  if (!(element instanceof type)) throw new Error(`the page has no ${type.name} called ${id}`)
-  return element
 }
