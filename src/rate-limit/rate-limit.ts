@@ -1,14 +1,12 @@
 /** Limits how many requests a client may send, and how many wrong signatures. */
-import { isIP, type Socket } from 'node:net'
 import fastifyRateLimit, {
   type FastifyRateLimitStore,
   type FastifyRateLimitStoreCtor,
-  normalizeIP,
 } from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
+import { identifyAddress } from '../http/client-address.ts'
 import { problems } from '../http/problems.ts'
-import { removePort } from '../http/proxy-trust.ts'
 import {
   createMemoryCounters,
   fallBackToMemory,
@@ -54,7 +52,7 @@ export const rateLimitCounters = fastifyPlugin(
 
     const countSignatureFailure = app.createRateLimit({
       max: maxSignatureFailures,
-      keyGenerator: (request) => FAILURES_PREFIX + identifyClient(request),
+      keyGenerator: (request) => FAILURES_PREFIX + identifyAddress(request),
     })
     app.decorate('countSignatureFailure', async (request: FastifyRequest) => {
       const failures = await countSignatureFailure(request)
@@ -76,7 +74,7 @@ export const rateLimit = fastifyPlugin(
       'preHandler',
       app.rateLimit({
         max: (_request, client) => findMax(client),
-        keyGenerator: identifyClient,
+        keyGenerator: identifyAddress,
         onExceeded: () => app.metrics.countRateLimited(),
         errorResponseBuilder: (_request, { max, ttl }) =>
           problems.rateLimitExceeded(
@@ -120,25 +118,4 @@ function createStore(increment: IncrementCounter): FastifyRateLimitStoreCtor {
       return this
     }
   }
-}
-
-/** The last client of each open connection. */
-const lastClients = new WeakMap<Socket, { ip: string; client: string }>()
-
-/**
- * Returns who a request comes from: its IPv4 address or its IPv6 /64 network, which is the same for most
- * requests on a connection.
- */
-function identifyClient({ ip, socket }: FastifyRequest): string {
-  const last = lastClients.get(socket)
-  if (last?.ip === ip) return last.client
-  const client = parseClient(ip, socket)
-  lastClients.set(socket, { ip, client })
-  return client
-}
-
-/** Some proxies append the client's port, and a client can send them anything. */
-function parseClient(ip: string, socket: Socket): string {
-  const address = removePort(ip)
-  return normalizeIP(isIP(address) ? address : (socket.remoteAddress ?? ''))
 }
