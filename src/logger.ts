@@ -14,8 +14,8 @@ export async function createLogger({ logLevel }: Pick<Settings, 'logLevel'>): Pr
   }
   const destination = createLogDestination()
   if (!process.stdout.isTTY) return pino(options, destination)
-  const { prettyFactory } = await import('pino-pretty')
-  const format = prettyFactory({ translateTime: 'HH:MM:ss', colorize: true })
+  const { createTerminalFormatter } = await import('./log-terminal.ts')
+  const format = createTerminalFormatter({ colorize: process.stdout.hasColors() })
   return pino(options, { write: (line) => destination.write(format(line)) })
 }
 

@@ -78,6 +78,11 @@ const SAMPLERS = ['', 'parentbased_'].flatMap((prefix) =>
   ['always_on', 'always_off', 'traceidratio'].map((sampler) => prefix + sampler),
 )
 
+/** As OpenTelemetry has headers and attributes. */
+const PAIRS = text('name=value pairs, separated by commas', (text) =>
+  text.split(',').every((pair) => /^ *[\w.-]+ *=[ -~]*$/.test(pair)),
+)
+
 /** Durations are in ms. */
 const TABLE = {
   environment: required('NODE_ENV', 'development', oneOf('development', 'test', 'production')),
@@ -166,12 +171,8 @@ const TABLE = {
     ),
   ),
   // The SDK reads these itself; here they are checked, and taken from `.env`.
-  tracesHeaders: optional(
-    'OTEL_EXPORTER_OTLP_HEADERS',
-    text('name=value pairs, separated by commas', (text) =>
-      text.split(',').every((pair) => /^ *[\w.-]+ *=[ -~]*$/.test(pair)),
-    ),
-  ),
+  tracesHeaders: optional('OTEL_EXPORTER_OTLP_HEADERS', PAIRS),
+  tracesResourceAttributes: optional('OTEL_RESOURCE_ATTRIBUTES', PAIRS),
   tracesServiceName: optional('OTEL_SERVICE_NAME', text('a name')),
   tracesSampler: optional('OTEL_TRACES_SAMPLER', oneOf(...SAMPLERS)),
   tracesSamplerArg: optional('OTEL_TRACES_SAMPLER_ARG', number(0, 1)),

@@ -3,6 +3,7 @@
 const NOTHING_ELSE = {
   defaultSrc: ["'none'"],
   styleSrc: ["'self'"],
+  imgSrc: ["'self'"],
   baseUri: ["'none'"],
   formAction: ["'none'"], // no form can send the secret, whatever happens
   frameAncestors: ["'none'"],

@@ -31,7 +31,7 @@ export const docs = fastifyPlugin(
         strictTransportSecurity: false, // it would hold for the operator's whole domain
       })
       await pages.register(assets)
-      await pages.register(problemPages)
+      await pages.register(problemPages, { hasDocs: settings.docs === 'on' })
       if (settings.docs === 'off') return
       const knownSecret = isSecretPublished(settings) ? DEVELOPMENT_SECRET : undefined
       const hasSharedSecret = settings.hmacSecrets.length > 0

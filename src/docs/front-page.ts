@@ -1,7 +1,7 @@
 /** `GET /`: what the service is, as a page with a form that sends an order, or as JSON. */
 import { MAX_KEY_LENGTH } from '@order-once/idempotency'
 import type { FastifyPluginAsync } from 'fastify'
-import { APPLICATION } from './application.ts'
+import { APPLICATION } from '../application.ts'
 import { sendPage, wantsPage } from './pages.ts'
 import type { StoresInUse } from './stores-in-use.ts'
 
@@ -25,10 +25,18 @@ export const frontPage: FastifyPluginAsync<FrontPageOptions> = async (
   const links = {
     reference: '/docs',
     openapi: '/openapi.json',
+    problems: '/problems',
     health: '/health/ready',
     ...(hasMetrics && { metrics: '/metrics' }),
   }
-  const page = { ...secret, stores, links, order: orderSchema, maxKeyLength: MAX_KEY_LENGTH }
+  const page = {
+    ...secret,
+    description,
+    stores,
+    links,
+    order: orderSchema,
+    maxKeyLength: MAX_KEY_LENGTH,
+  }
   app.get('/', (request, reply) =>
     wantsPage(request, reply)
       ? sendPage(reply, 'front-page', page)

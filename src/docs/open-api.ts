@@ -1,8 +1,8 @@
 /** Makes the OpenAPI document, `app.swagger()`, from the schemas of the routes that are added after it. */
 import swagger from '@fastify/swagger'
 import { fastifyPlugin } from 'fastify-plugin'
+import { APPLICATION } from '../application.ts'
 import { PROBLEM_SCHEMA } from '../http/problem-schemas.ts'
-import { APPLICATION } from './application.ts'
 
 const { name, version, description, license } = APPLICATION
 

@@ -1,5 +1,4 @@
-/** Renders the templates in `pages/` and serves the styles and scripts there. */
-import { readFile } from 'node:fs/promises'
+/** Renders the templates in `pages/` and serves the styles, scripts and the icon there. */
 import { fileURLToPath } from 'node:url'
 import fastifyStatic from '@fastify/static'
 import { Eta } from 'eta'
@@ -30,11 +29,6 @@ export function sendPage(reply: FastifyReply, name: string, data: object): Fasti
   return reply.type('text/html; charset=utf-8').send(renderPage(name, data))
 }
 
-/** Reads a style or script as Swagger UI takes it. */
-export async function readThemeFile(filename: string) {
-  return { filename, content: await readFile(FOLDER + filename, 'utf8') }
-}
-
 /**
  * Whether to respond with a page: a browser names HTML in `Accept`; a program that accepts anything gets
  * JSON. Sets `Vary`.
@@ -44,13 +38,17 @@ export function wantsPage(request: FastifyRequest, reply: FastifyReply): boolean
   return request.accepts().type(['json', 'html']) === 'html'
 }
 
-/** `GET /assets/<file>`. A browser revalidates each time, so it never mixes files of two versions. */
+/**
+ * `GET /assets/<file>`. A browser revalidates each time, so it never mixes files of two versions.
+ * `GET /favicon.ico`, which browsers request for JSON.
+ */
 export const assets: FastifyPluginAsync = async (app) => {
   await app.register(fastifyStatic, {
     root: FOLDER,
     prefix: '/assets/',
     index: false,
     decorateReply: false,
-    allowedPath: (path) => /\.(css|js)$/.test(path),
+    allowedPath: (path) => /\.(css|js|svg)$/.test(path),
   })
+  app.get('/favicon.ico', (_request, reply) => reply.redirect('/assets/icon.svg'))
 }

@@ -1,4 +1,7 @@
-/** `GET /problems/<code>`: what the `type` of a problem document refers to, as a page or as JSON. */
+/**
+ * `GET /problems/<code>`: what the `type` of a problem document refers to; `GET /problems`: all of them. Each is
+ * a page or JSON. The links of the pages are relative, so that they work below the path of a proxy.
+ */
 import type { FastifyPluginAsync } from 'fastify'
 import { describeProblems } from '../http/problem-schemas.ts'
 import {
@@ -31,14 +34,32 @@ const SCHEMA = {
   },
 }
 
-export const problemPages: FastifyPluginAsync = async (app) => {
-  const options = { schema: SCHEMA, helmet: { contentSecurityPolicy: TEXT_PAGE_POLICY } }
-  app.get<{ Params: { code: string } }>('/problems/:code', options, async (request, reply) => {
-    const { code } = request.params
-    if (!isProblemCode(code)) throw problems.notFound(`${PROBLEMS_PATH}${code}`)
-    const explanation = explainProblem(code)
-    return wantsPage(request, reply) ? sendPage(reply, 'problem', explanation) : explanation
+export interface ProblemPagesOptions {
+  /** whether there are a front page and an API reference to link to */
+  hasDocs: boolean
+}
+
+export const problemPages: FastifyPluginAsync<ProblemPagesOptions> = async (app, { hasDocs }) => {
+  const helmet = { contentSecurityPolicy: TEXT_PAGE_POLICY }
+
+  app.get<{ Params: { code: string } }>(
+    '/problems/:code',
+    { schema: SCHEMA, helmet },
+    async (request, reply) => {
+      const { code } = request.params
+      if (!isProblemCode(code)) throw problems.notFound(`${PROBLEMS_PATH}${code}`)
+      const explanation = explainProblem(code)
+      return wantsPage(request, reply)
+        ? sendPage(reply, 'problem', { ...explanation, hasDocs })
+        : explanation
+    },
+  )
+
+  app.get('/problems', { helmet }, async (request, reply) => {
+    const list = { problems: PROBLEM_CODES.map(explainProblem) }
+    return wantsPage(request, reply) ? sendPage(reply, 'problems', { ...list, hasDocs }) : list
   })
+  app.get('/problems/', (_request, reply) => reply.redirect('../problems'))
 }
 
 function explainProblem(code: ProblemCode) {

@@ -132,9 +132,7 @@ function describeResponse(status: number, examples: Problem[]) {
   const isSigned =
     SIGNED_STATUSES.has(status) || examples.every(({ code }) => code === 'order-not-found')
   return {
-    description: examples
-      .map(({ code, title }) => `**${title}.** ${PROBLEMS[code as ProblemCode].explanation}`)
-      .join('\n\n'),
+    description: examples.map(({ title }) => `${title}.`).join(' '),
     headers: {
       ...Object.fromEntries(ownHeaders),
       ...(status === 401 && CHALLENGE_HEADERS),
@@ -148,6 +146,7 @@ function describeResponse(status: number, examples: Problem[]) {
             example.code,
             {
               summary: example.title,
+              description: PROBLEMS[example.code as ProblemCode].explanation,
               value: { ...example.toDocument(PROBLEMS_PATH), retryable: isRetryable(example) },
             },
           ]),

@@ -91,17 +91,17 @@ export const PROBLEMS = {
     explanation:
       'Send the order as JSON, with Content-Type: application/json and without a Content-Encoding.',
   },
-  'rate-limit-exceeded': {
-    status: 429,
-    title: 'Too many requests',
-    explanation:
-      'Each client may send a limited number of requests in a window of time. Repeats count too. Repeat with the same Idempotency-Key after the seconds in Retry-After.',
-  },
   'misdirected-request': {
     status: 421,
     title: 'The Host is not a name of this machine',
     explanation:
       'With the published secret, the service accepts only requests to a loopback name, so that a web page of another host cannot use it. Use localhost or 127.0.0.1, or set PUBLIC_URL to the URL by which clients address the service.',
+  },
+  'rate-limit-exceeded': {
+    status: 429,
+    title: 'Too many requests',
+    explanation:
+      'Each client may send a limited number of requests in a window of time. Repeats count too. Repeat with the same Idempotency-Key after the seconds in Retry-After.',
   },
   'headers-too-large': {
     status: 431,

@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import { fastifyPlugin } from 'fastify-plugin'
+import { identifyAddress } from './client-address.ts'
 
 /** Long enough for a UUID, a ULID or a trace id with a prefix; nothing that could forge a log line. */
 const WELL_FORMED_ID = /^[\w.:+/=-]{1,128}$/
@@ -13,7 +14,7 @@ export function getRequestId(request: Pick<IncomingMessage, 'headers'>): string 
 }
 
 /**
- * Returns the request's id in `X-Request-Id` and logs one line a request, without its contents, when its
+ * Returns the request's id in `X-Request-Id` and logs one line a request, with its address and without its contents, when its
  * response is sent or its client has disconnected; the request itself may then still be processed.
  */
 export const requestLog = fastifyPlugin(
@@ -29,6 +30,7 @@ export const requestLog = fastifyPlugin(
           {
             method: request.method,
             route: request.routeOptions.url,
+            address: identifyAddress(request),
             ...(isSent ? { status: reply.statusCode } : { aborted: true }),
             duration_ms: Math.round(reply.elapsedTime * 1000) / 1000,
             client: request.client?.id,

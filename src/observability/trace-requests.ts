@@ -1,9 +1,12 @@
 /** A span for each request, by @fastify/otel. */
 import { FastifyOtelInstrumentation } from '@fastify/otel'
-import { context, type Span, SpanStatusCode } from '@opentelemetry/api'
+import { context, type Span } from '@opentelemetry/api'
 import type { FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { getPath } from '../http/error-handler.ts'
+
+/** The hook of @fastify/otel that makes the span of a request an error. */
+const ERROR_HOOK = 'recordErrorInSpanHook'
 
 /**
  * Gives each request a span, which continues the trace of its `traceparent` (W3C Trace Context), and its
@@ -20,10 +23,15 @@ export const traceRequests = fastifyPlugin(async (app) => {
     instrumentHandler: false,
     recordExceptions: false,
     requestHook: describeRequest,
-    // The handler of unknown paths has a span all the same, named after every plugin.
-    lifecycleHook: (span, { hookName }) => span.updateName(hookName),
   })
+  const { setNotFoundHandler } = app
   await app.register(instrumentation.plugin())
+  app.setNotFoundHandler = setNotFoundHandler // without a span of its own, named after every plugin
+  // An error that is thrown may be a refusal, which is none, and its message may quote a value. A response with
+  // 5xx makes its span an error without this hook.
+  app.addHook('onRoute', (route) => {
+    route.onError = [route.onError ?? []].flat().filter((hook) => hook.name !== ERROR_HOOK)
+  })
 
   // After the body is read, hooks run in the context of the connection, not of the request.
   app.addHook('preHandler', (request, _reply, done) => {
@@ -32,13 +40,11 @@ export const traceRequests = fastifyPlugin(async (app) => {
     else done()
   })
 
-  app.addHook('onSend', (request, reply, _payload, done) => {
+  app.addHook('onSend', (request, _reply, _payload, done) => {
     const { span } = request.opentelemetry()
     if (request.client) span?.setAttribute('client.id', request.client.id)
     const outcome = request.idempotency?.outcome
     if (outcome) span?.setAttribute('idempotency.outcome', outcome)
-    // A refusal is not a failure; and the message of a failure may quote a value.
-    span?.setStatus({ code: reply.statusCode < 500 ? SpanStatusCode.OK : SpanStatusCode.ERROR })
     done()
   })
 })

@@ -1,4 +1,5 @@
 /** Traces, exported to an OpenTelemetry collector. Loaded only where traces are wanted. */
+import { randomUUID } from 'node:crypto'
 import { setImmediate as nextTick } from 'node:timers/promises'
 import {
   context,
@@ -20,6 +21,7 @@ import { BatchSpanProcessor, NodeTracerProvider } from '@opentelemetry/sdk-trace
 import { withDeadline } from '@order-once/idempotency/batching'
 import type { FastifyBaseLogger } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
+import { APPLICATION } from '../application.ts'
 import { TRACES_FLUSH_TIMEOUT_MS } from '../limits.ts'
 import { traceRequests } from './trace-requests.ts'
 
@@ -47,12 +49,19 @@ export const tracing = fastifyPlugin(
     diag.setLogger(diagLogger, DiagLogLevel.WARN)
     const provider = new NodeTracerProvider({
       resource: defaultResource()
-        .merge(resourceFromAttributes({ 'service.name': 'order-once', 'process.pid': process.pid }))
+        .merge(
+          resourceFromAttributes({
+            'service.name': APPLICATION.name,
+            'service.version': APPLICATION.version,
+            'service.instance.id': randomUUID(),
+            'process.pid': process.pid,
+          }),
+        )
         .merge(detectResources({ detectors: [envDetector] })),
       spanProcessors: [new BatchSpanProcessor(new OTLPTraceExporter())],
     })
     provider.register()
-    app.decorate('tracer', provider.getTracer('order-once'))
+    app.decorate('tracer', provider.getTracer(APPLICATION.name))
     await app.register(traceRequests)
 
     app.addHook('onClose', async () => {

@@ -25,7 +25,8 @@ export function createMemoryCounters(windowMs: number): (name: string) => Window
   return (name) => {
     const entry = counts.get(name) ?? { count: 0 }
     if (++entry.count === 1) counts.set(name, entry) // a window begins with its first request
-    return { count: entry.count, ttlMs: counts.getRemainingTTL(name) }
+    // The cache reads the clock once in a millisecond, so its time may be a little before that of the entry.
+    return { count: entry.count, ttlMs: Math.min(counts.getRemainingTTL(name), windowMs) }
   }
 }
 

@@ -1,16 +1,14 @@
 /** Limits how many requests a client may send, and how many wrong signatures an address. */
-import { isIP, type Socket } from 'node:net'
 import fastifyRateLimit, {
   type FastifyRateLimitStore,
   type FastifyRateLimitStoreCtor,
-  normalizeIP,
 } from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { getClient } from '../clients/clients.ts'
 import { DEFAULT_CLIENT_ID } from '../clients/clients-file.ts'
+import { identifyAddress } from '../http/client-address.ts'
 import { problems } from '../http/problems.ts'
-import { removePort } from '../http/proxy-trust.ts'
 import {
   createMemoryCounters,
   fallBackToMemory,
@@ -136,25 +134,4 @@ function nameCounter(request: FastifyRequest): string {
   const { id, rateLimitMax } = getClient(request)
   const isShared = id === DEFAULT_CLIENT_ID && rateLimitMax === undefined
   return isShared ? identifyAddress(request) : CLIENT_PREFIX + id
-}
-
-/** The last address of each open connection. */
-const lastAddresses = new WeakMap<Socket, { ip: string; address: string }>()
-
-/**
- * Returns where a request comes from: its IPv4 address or its IPv6 /64 network, which is the same for most
- * requests on a connection.
- */
-function identifyAddress({ ip, socket }: FastifyRequest): string {
-  const last = lastAddresses.get(socket)
-  if (last?.ip === ip) return last.address
-  const address = parseAddress(ip, socket)
-  lastAddresses.set(socket, { ip, address })
-  return address
-}
-
-/** Some proxies append the client's port, and a client can send them anything. */
-function parseAddress(ip: string, socket: Socket): string {
-  const address = removePort(ip)
-  return normalizeIP(isIP(address) ? address : (socket.remoteAddress ?? ''))
 }

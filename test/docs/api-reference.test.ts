@@ -1,7 +1,7 @@
 /** The OpenAPI document, against its specification and against the service. */
 import { Validator } from '@seriousme/openapi-schema-validator'
 import { describe, expect, test } from 'vitest'
-import { PROBLEMS } from '../../src/http/problems.ts'
+import { PROBLEMS, type ProblemCode } from '../../src/http/problems.ts'
 import { get, send } from '../support/client.ts'
 import { startService } from '../support/service.ts'
 
@@ -38,6 +38,7 @@ describe('the OpenAPI document', () => {
       const { examples } = responses[status].content['application/problem+json']
       expect(examples[code].value).toMatchObject({ type: `/problems/${code}`, code, status, title })
       expect(examples[code].value.detail).not.toBe('')
+      expect(examples[code].description).toBe(PROBLEMS[code as ProblemCode].explanation)
     }
     const { errors } =
       responses[400].content['application/problem+json'].examples['invalid-body'].value

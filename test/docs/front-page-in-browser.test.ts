@@ -1,6 +1,6 @@
 /** The front page in Chromium: its form sends an order twice. */
 import { describe, expect, test } from 'vitest'
-import { openPage, PLAIN_HOST } from '../support/browser.ts'
+import { findAccessibilityFaults, openPage, PLAIN_HOST } from '../support/browser.ts'
 import { chromiumPath } from '../support/chromium.ts'
 import { SECRET } from '../support/client.ts'
 import { startService } from '../support/service.ts'
@@ -50,18 +50,47 @@ describe.runIf(chromiumPath)('the front page in a browser', () => {
     await page.getByRole('button', { name: 'Sign and send twice' }).click()
     await page.getByText('Refused: X-Signature must be').waitFor()
     expect(await page.locator('#response').innerText()).toMatch(/^401 Unauthorized\n/)
+    expect(await page.getByRole('heading', { name: 'Replay' }).isVisible()).toBe(false)
   })
+
+  test('shows nothing of the last order when the browser refuses a value of the next', async () => {
+    const { port, countOrders } = await startService()
+    const { page } = await openPage(port, '/')
+    await page.getByLabel('Shared secret').fill(SECRET)
+    const send = page.getByRole('button', { name: 'Sign and send twice' })
+    await send.click()
+    const verdict = page.getByText('One order. Both responses are the same')
+    await verdict.waitFor()
+    await page.getByLabel('Amount').fill('0')
+    await send.click()
+    await verdict.waitFor({ state: 'detached' })
+    expect(await page.locator('#exchange').isVisible()).toBe(false)
+    expect(await countOrders()).toBe(1)
+  })
+
+  test.each(['light', 'dark'] as const)(
+    'is accessible with %s colours, before and after a send',
+    async (colorScheme) => {
+      const { port } = await startService()
+      const { page } = await openPage(port, '/', { colorScheme })
+      expect(await findAccessibilityFaults(page)).toEqual([])
+      await page.getByLabel('Shared secret').fill(SECRET)
+      await page.getByRole('button', { name: 'Sign and send twice' }).click()
+      await page.getByText('One order. Both responses are the same').waitFor()
+      expect(await findAccessibilityFaults(page)).toEqual([])
+    },
+  )
 
   test('links to pages that exist', async () => {
     const { port } = await startService()
     const { page } = await openPage(port, '/')
     const links = await page.locator('a').evaluateAll((all) => all.map(String))
-    expect(links).toHaveLength(4)
+    expect(links).toHaveLength(5)
     for (const link of links) expect((await fetch(link)).status).toBe(200)
   })
 
   test('explains why it cannot sign over plain HTTP', async () => {
-    const { port } = await startService()
+    const { port } = await startService({ env: { HMAC_SECRET: 'not a published one' } })
     const { page } = await openPage(port, '/', { host: PLAIN_HOST })
     await page.getByText('This page cannot sign').waitFor()
     expect(await page.getByRole('button', { name: 'Sign and send twice' }).isDisabled()).toBe(true)

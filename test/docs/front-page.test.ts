@@ -37,7 +37,7 @@ describe('the front page', () => {
       expect(json).toMatchObject({ name: 'order-once', description: expect.any(String) })
       const page = await get(port, '/', BROWSER)
       const links = [...page.text.matchAll(/<a href="([^"]+)"/g)].map(([, path]) => path)
-      expect(links).toEqual(['/docs', '/openapi.json', '/health/ready', '/metrics'])
+      expect(links).toEqual(['/docs', '/openapi.json', '/problems', '/health/ready', '/metrics'])
       expect(Object.values(json.links)).toEqual(links)
     },
   )
@@ -76,6 +76,12 @@ describe('the front page', () => {
     expect(text).toContain('id="key" maxlength="255"')
   })
 
+  test('has a description for search engines and previews', async () => {
+    const { port } = await startService()
+    const { text } = await get(port, '/', BROWSER)
+    expect(text).toMatch(/<meta name="description" content="An HTTP service that [^"]+">/)
+  })
+
   test('links to the metrics only if they are on this port', async () => {
     const { port } = await startService({ env: { METRICS_PORT: '9464' } })
     expect((await get(port, '/')).json.links).not.toHaveProperty('metrics')
@@ -91,14 +97,14 @@ describe('the front page', () => {
 })
 
 test('the pages name the published development secret, and no other', async () => {
-  const paths = ['/', '/docs/additions.html']
+  const paths = ['/', '/docs']
   const development = await startService()
   for (const path of paths) {
     expect((await get(development.port, path, BROWSER)).text).toContain('super-secret-key')
   }
   const secret = 'a secret of one deployment'
   const other = await startService({ env: { HMAC_SECRET: secret } })
-  for (const path of [...paths, '/docs']) {
+  for (const path of paths) {
     const { text } = await get(other.port, path, BROWSER)
     expect(text).not.toContain(secret)
     expect(text).not.toContain('super-secret-key')
@@ -107,7 +113,13 @@ test('the pages name the published development secret, and no other', async () =
 
 test('a template escapes its data', () => {
   const code = '"><script>alert(1)</script>&'
-  const html = renderPage('problem', { code, status: 400, title: code, explanation: code })
+  const html = renderPage('problem', {
+    code,
+    status: 400,
+    title: code,
+    explanation: code,
+    hasDocs: true,
+  })
   expect(html).not.toContain('<script>')
   expect(html).toContain('&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;')
 })
@@ -132,16 +144,16 @@ describe.each(['/', '/docs', '/docs/'])('the page %s', (path) => {
   test('takes its styles and scripts from the service', async () => {
     const { port } = await startService()
     const { text } = await get(port, path, BROWSER)
-    const files = [...text.matchAll(/<(?:script|link)[^>]* (?:src|href)="([^"]+)"/g)]
-      .map(([, url = '']) => url)
-      .filter((url) => url !== 'data:,')
+    const files = [...text.matchAll(/<(?:script|link)[^>]* (?:src|href)="([^"]+)"/g)].map(
+      ([, url = '']) => url,
+    )
     expect(files).not.toHaveLength(0)
     for (const file of files) {
       const { pathname } = new URL(file, `http://host${path}`)
       expect(pathname).toMatch(/^\/(assets|docs\/static)\//)
       const { status, headers } = await get(port, pathname)
       expect({ pathname, status }).toEqual({ pathname, status: 200 })
-      const type = { css: /^text\/css/, js: /javascript/, png: /^image\/png/ }
+      const type = { css: /^text\/css/, js: /javascript/, svg: /^image\/svg/, png: /^image\/png/ }
       expect(headers['content-type']).toMatch(type[pathname.split('.').at(-1) as 'css'])
       expect(headers['x-content-type-options']).toBe('nosniff')
     }
@@ -158,24 +170,33 @@ describe.each(['/', '/docs', '/docs/'])('the page %s', (path) => {
 })
 
 describe('the files of the pages', () => {
-  test.each([
-    ['/docs/static/swagger-ui-bundle.js', 'public, max-age=86400'],
-    ['/docs/static/swagger-ui.css', 'public, max-age=86400'],
-    ['/assets/front-page.js', 'public, max-age=0'],
-  ])('%s is compressed, and cached with %s', async (path, cacheControl) => {
+  test.each(['swagger-ui-bundle.js', 'swagger-ui.css'])(
+    '%s of Swagger UI is compressed, and kept for ever under a path with its hash',
+    async (name) => {
+      const { port } = await startService()
+      const { text: page } = await get(port, '/docs', BROWSER)
+      const path = page.match(new RegExp(`"(/docs/static/[0-9a-f]{16}/${name})"`))?.[1] as string
+      const { headers, text } = await getCompressed(port, path)
+      expect(headers).toMatchObject({
+        'content-encoding': 'br',
+        'cache-control': 'public, max-age=31536000, immutable',
+      })
+      expect(text.length).toBeLessThan((await get(port, path)).text.length / 2)
+    },
+  )
+
+  test('/assets/front-page.js is compressed, and revalidated each time', async () => {
+    const path = '/assets/front-page.js'
     const { port } = await startService()
     const { headers, text } = await getCompressed(port, path)
     expect(headers).toMatchObject({
       'content-encoding': 'br',
-      'cache-control': cacheControl,
+      'cache-control': 'public, max-age=0',
       etag: expect.any(String),
     })
     expect(text.length).toBeLessThan((await get(port, path)).text.length / 2)
-    const again = await send(port, {
-      method: 'GET',
-      path,
-      headers: { 'if-none-match': headers.etag as string },
-    })
+    const ifNoneMatch = { 'if-none-match': headers.etag as string }
+    const again = await send(port, { method: 'GET', path, headers: ifNoneMatch })
     expect(again).toMatchObject({ status: 304, text: '' })
   })
 

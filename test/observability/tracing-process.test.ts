@@ -64,6 +64,7 @@ test('the settings of OpenTelemetry are read from .env, too', async () => {
     `OTEL_EXPORTER_OTLP_ENDPOINT=${collector.url}`,
     'OTEL_EXPORTER_OTLP_HEADERS=x-tenant=shop',
     'OTEL_SERVICE_NAME=shop-orders',
+    'OTEL_RESOURCE_ATTRIBUTES=deployment.environment.name=staging,service.version=42',
     'OTEL_TRACES_SAMPLER=traceidratio',
     'OTEL_TRACES_SAMPLER_ARG=1',
   ]
@@ -73,7 +74,11 @@ test('the settings of OpenTelemetry are read from .env, too', async () => {
   await send(service.port)
   await service.stop()
   expect(collector.received[0]?.headers).toMatchObject({ 'x-tenant': 'shop' })
-  expect(collector.spans()[0]?.resource).toMatchObject({ 'service.name': 'shop-orders' })
+  expect(collector.spans()[0]?.resource).toMatchObject({
+    'service.name': 'shop-orders',
+    'service.version': '42',
+    'deployment.environment.name': 'staging',
+  })
 })
 
 test('each of several processes sends its own spans', async () => {
@@ -90,7 +95,7 @@ test('each of several processes sends its own spans', async () => {
   expect(await service.stop()).toBe(0)
   const spans = collector.spans()
   expect(spans.filter(({ name }) => name === 'POST /orders')).toHaveLength(20)
-  expect(new Set(spans.map(({ resource }) => resource['process.pid'])).size).toBe(2)
+  expect(new Set(spans.map(({ resource }) => resource['service.instance.id'])).size).toBe(2)
 })
 
 test.each(['refuses connections', 'does not respond'])(
@@ -136,6 +141,7 @@ const findWarnings = (service: ServiceProcess) =>
 test.each([
   ['OTEL_EXPORTER_OTLP_ENDPOINT', 'collector:4318', 'a URL that begins with http:// or https://'],
   ['OTEL_EXPORTER_OTLP_ENDPOINT', 'http://', 'a URL that begins with http:// or https://'],
+  ['OTEL_RESOURCE_ATTRIBUTES', 'staging', 'name=value pairs, separated by commas'],
   ['OTEL_TRACES_SAMPLER', 'sometimes', 'always_on, always_off, traceidratio'],
   ['OTEL_TRACES_SAMPLER_ARG', '2', 'a number from 0 to 1'],
 ])('%s=%s is refused', (name, value, rule) => {

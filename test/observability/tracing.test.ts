@@ -1,10 +1,15 @@
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { APPLICATION } from '../../src/application.ts'
 import { newKey, ORDER, send, sendAll, sign } from '../support/client.ts'
 import { type Collector, type Span, startCollector } from '../support/collector.ts'
 import { startService, type Variation } from '../support/service.ts'
 import { hasRedis } from '../support/stores.ts'
 import { until } from '../support/until.ts'
+
+/** The statuses of spans, as OTLP has them. */
+const UNSET = { code: 0 }
+const ERROR = { code: 2 }
 
 let collector: Collector
 
@@ -108,7 +113,7 @@ test('spans have route, status and outcomes, but no value of the request', async
   await send(port, { key, body, headers, path: '/orders?token=of-a-trace' })
   const { request, children } = await waitForTrace(traceId, 4)
   expect(request).toMatchObject({
-    status: { code: 1 },
+    status: UNSET,
     attributes: {
       'http.route': '/orders',
       'url.path': '/orders',
@@ -140,7 +145,7 @@ test('a refusal is not an error', async () => {
   ] as const) {
     const { request } = await waitForTrace(traceId, 1)
     expect(request).toMatchObject({
-      status: { code: 1 },
+      status: UNSET,
       attributes: { 'http.response.status_code': status },
     })
   }
@@ -154,10 +159,10 @@ test('a failure is an error of its step and of its request, without its message'
   const { traceId, headers } = createTrace()
   expect(await send(port, { headers })).toMatchObject({ status: 500 })
   const { request, children } = await waitForTrace(traceId, 4)
-  expect(request.status).toEqual({ code: 2 })
+  expect(request.status).toEqual(ERROR)
   const insert = children.find(({ name }) => name === 'insert')
   expect(insert).toMatchObject({ attributes: { 'error.type': '54000' } })
-  expect(insert?.status).toEqual({ code: 2 })
+  expect(insert?.status).toEqual(ERROR)
 })
 
 test('probes are not traced; unknown paths are, without the path in the name', async () => {
@@ -166,7 +171,24 @@ test('probes are not traced; unknown paths are, without the path in the name', a
   await send(port, { method: 'GET', path: '/health/live', headers: probe.headers })
   const unknown = createTrace()
   await send(port, { method: 'GET', path: '/unknown', headers: unknown.headers })
-  const { request } = await waitForTrace(unknown.traceId, 2)
-  expect(request).toMatchObject({ name: 'GET', attributes: { 'http.response.status_code': 404 } })
-  expect(collector.spans().some(({ traceId }) => traceId === probe.traceId)).toBe(false)
+  const { traceId, headers } = createTrace()
+  await send(port, { headers })
+  await waitForTrace(traceId, 4) // spans are sent in their order
+  const spans = collector.spans()
+  expect(spans.filter((span) => span.traceId === unknown.traceId)).toMatchObject([
+    { name: 'GET', status: UNSET, attributes: { 'http.response.status_code': 404 } },
+  ])
+  expect(spans.some((span) => span.traceId === probe.traceId)).toBe(false)
+})
+
+test('a process has the name and the version of the service, and an id of its own', async () => {
+  const { port } = await startTraced()
+  const { traceId, headers } = createTrace()
+  await send(port, { headers })
+  const { request } = await waitForTrace(traceId, 4)
+  expect(request.resource).toMatchObject({
+    'service.name': 'order-once',
+    'service.version': APPLICATION.version,
+    'service.instance.id': expect.stringMatching(/^[0-9a-f-]{36}$/),
+  })
 })

@@ -29,6 +29,14 @@ describe('the counter in memory', () => {
     expect(count('a')).toEqual({ count: 2, ttlMs: WINDOW_MS - 10_000 })
   })
 
+  test('has never longer than its window, although the clock goes on during a count', () => {
+    vi.spyOn(performance, 'now').mockImplementation(() => (now += 0.01))
+    const count = createMemoryCounters(WINDOW_MS)
+    for (const client of ['a', 'b', 'a', 'c']) {
+      expect(count(client).ttlMs).toBeLessThanOrEqual(WINDOW_MS)
+    }
+  })
+
   test('begins a new window when the last one has ended', () => {
     const count = createMemoryCounters(WINDOW_MS)
     count('a')

@@ -1,4 +1,5 @@
 /** Pages of the service in a headless Chromium. */
+import axe from 'axe-core'
 import { type Browser, chromium, type Page } from 'playwright-core'
 import { afterAll, onTestFinished } from 'vitest'
 import { chromiumPath } from './chromium.ts'
@@ -30,10 +31,13 @@ export interface BrowserPage {
 export async function openPage(
   port: number,
   path: string,
-  { host = '127.0.0.1' } = {},
+  {
+    host = '127.0.0.1',
+    colorScheme = 'light',
+  }: { host?: string; colorScheme?: 'light' | 'dark' } = {},
 ): Promise<BrowserPage> {
   browser ??= launch()
-  const context = await (await browser).newContext()
+  const context = await (await browser).newContext({ colorScheme })
   onTestFinished(() => context.close())
   const page = await context.newPage()
   const origin = `http://${host}:${port}`
@@ -49,6 +53,16 @@ export async function openPage(
   })
   await page.goto(`${origin}${path}`)
   return { page, complaints, foreignRequests }
+}
+
+/** Finds what axe-core reports about a page, such as too little contrast: each rule, and the elements. */
+export async function findAccessibilityFaults(page: Page) {
+  await page.evaluate(axe.source)
+  const { violations } = (await page.evaluate('axe.run()')) as axe.AxeResults
+  return violations.map(({ id, nodes }) => ({
+    id,
+    elements: nodes.map(({ target }) => `${target}`),
+  }))
 }
 
 let browser: Promise<Browser> | undefined

@@ -1,4 +1,5 @@
 /** Sends the order of the form twice and shows the request and both responses. */
+import { find } from './find.js'
 import { createKey, importSecret, sign, signingError } from './signing.js'
 
 /** Headers that describe the connection, not the response. */
@@ -17,6 +18,7 @@ const exchange = find('exchange', HTMLElement)
 const requestBox = find('request', HTMLElement)
 const responseBox = find('response', HTMLElement)
 const replayBox = find('replay', HTMLElement)
+const replaySection = find('replay-section', HTMLElement)
 
 key.value = createKey()
 newKeyButton.addEventListener('click', () => {
@@ -28,8 +30,12 @@ if (signingError) {
   sendButton.disabled = true
 }
 
+// The browser refuses a value: what is shown belongs to an earlier order. (This event does not bubble.)
+form.addEventListener('invalid', hideResult, { capture: true })
+
 form.addEventListener('submit', async (event) => {
   event.preventDefault()
+  hideResult()
   sendButton.disabled = true
   try {
     verdict.textContent = await sendTwice()
@@ -39,6 +45,11 @@ form.addEventListener('submit', async (event) => {
     sendButton.disabled = false
   }
 })
+
+function hideResult() {
+  verdict.textContent = ''
+  exchange.hidden = replaySection.hidden = true
+}
 
 /** Sends the order, sends it again, shows both exchanges and returns the result in a sentence. */
 async function sendTwice() {
@@ -53,11 +64,13 @@ async function sendTwice() {
     'X-Signature': await sign(body, await importSecret(secret.value)),
   }
   show(requestBox, 'POST /orders', Object.entries(headers), body)
-  responseBox.textContent = replayBox.textContent = ''
+  responseBox.textContent = ''
   exchange.hidden = false
 
   const first = await send(responseBox, headers, body)
   if (!first.ok) return `Refused: ${JSON.parse(first.text).detail}`
+  replayBox.textContent = ''
+  replaySection.hidden = false
   const second = await send(replayBox, headers, body)
   if (!second.ok)
     return `The order exists; the repeat was refused: ${JSON.parse(second.text).detail}`
@@ -94,18 +107,4 @@ function show(box, firstLine, headers, body) {
     return line
   })
   box.replaceChildren(`${firstLine}\n`, ...lines, `\n${body}`)
-}
-
-/**
- * Returns the element with this id.
- *
- * @template {HTMLElement} T
- * @param {string} id
- * @param {new () => T} type
- * @throws {Error} if the page has no element of this type with this id
- */
-function find(id, type) {
-  const element = document.getElementById(id)
-  if (!(element instanceof type)) throw new Error(`the page has no ${type.name} called ${id}`)
-  return element
 }
