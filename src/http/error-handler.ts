@@ -5,10 +5,11 @@ import { PROBLEM_MEDIA_TYPE, Problem } from '@order-once/idempotency'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { DatabaseUnavailableError } from '../stores/database-unavailable.ts'
-import { PROBLEMS_PATH, problems } from './problems.ts'
+import { isRetryable, PROBLEMS_PATH, problems } from './problems.ts'
 
 export const errorHandler = fastifyPlugin(
   async (app) => {
+    app.removeAllContentTypeParsers() // an unknown path is refused without its body
     app.setErrorHandler(sendError)
     app.setNotFoundHandler((request, reply) =>
       sendError(problems.notFound(getPath(request)), request, reply),
@@ -30,7 +31,7 @@ export function sendError(
     .code(problem.statusCode)
     .headers({ 'x-request-id': request.id, ...problem.headers }) // no hook runs for a malformed URL
     .type(PROBLEM_MEDIA_TYPE)
-    .send(JSON.stringify(problem.toDocument(PROBLEMS_PATH)))
+    .send(formatProblem(problem, request.id))
 }
 
 /** Sends the refusal of what is not HTTP, or arrived too slowly, directly on the socket. */
@@ -45,7 +46,7 @@ export function sendClientError(
     return
   }
   const problem = toClientProblem(error.code)
-  const body = JSON.stringify(problem.toDocument(PROBLEMS_PATH))
+  const body = formatProblem(problem)
   socket.end(
     [
       `HTTP/1.1 ${problem.statusCode} ${STATUS_CODES[problem.statusCode]}`,
@@ -58,16 +59,23 @@ export function sendClientError(
   )
 }
 
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
+
+/** Formats a problem document. Its `instance` is the id of the request, where that is a UUID (RFC 9562 §4). */
+function formatProblem(problem: Problem, requestId = ''): string {
+  return JSON.stringify({
+    ...problem.toDocument(PROBLEMS_PATH),
+    ...(UUID.test(requestId) && { instance: `urn:uuid:${requestId}` }),
+    retryable: isRetryable(problem),
+  })
+}
+
 function toProblem(error: FastifyError | Problem | Error, request: FastifyRequest): Problem {
   if (error instanceof Problem) return error
   if (error instanceof DatabaseUnavailableError) return problems.databaseUnavailable()
   const { code = '', statusCode = 500 } = error as Partial<FastifyError>
   if (request.is404 && code.startsWith('FST_ERR_CTP_')) return problems.notFound(getPath(request))
-  if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') {
-    return problems.bodyTooLarge(request.routeOptions.bodyLimit)
-  }
-  // Other errors that the framework blames on the client: a URL that cannot be decoded, a wrong
-  // Content-Length, a body that broke off.
+  // Errors that the framework blames on the client, such as a URL that cannot be decoded.
   if (code.startsWith('FST_') && statusCode < 500) return problems.badRequest(error.message)
   // The queue of inserts and the pool of connections are full.
   if (statusCode === 503) return problems.overloaded()

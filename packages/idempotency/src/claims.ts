@@ -56,11 +56,13 @@ export function createClaimer(parts: ClaimerParts): ClaimKey {
     if (claim.state === 'completed') current.outcome = 'replayed_cache'
     if (claim.state !== 'in_flight' && claim.state !== 'mismatch') return claim
     if (!recover) return claim
-    if (claim.state === 'mismatch' && claim.isCompleted) return claim
     // The claim may be that of a dead process, or of a body that is about to be refused.
-    const recovered = await recover(current.storeKey, request)
+    const recovered = await recover(current.storeKey, request).catch((error) => {
+      if (claim.state === 'mismatch' && claim.isCompleted) return undefined // refused in any case
+      throw error
+    })
     if (recovered === undefined) return claim
-    confirmReplay(current, recovered.fingerprint)
+    confirmReplay(current, recovered)
     return { state: 'recovered', response: recovered.response }
   }
 

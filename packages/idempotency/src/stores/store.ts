@@ -11,6 +11,8 @@ export interface StoredResponse {
 export interface CompletedRequest {
   fingerprint: string
   response: StoredResponse
+  /** lists the members of a body that differ from those of this request; stores do not have it */
+  listChanges?: () => string[]
 }
 
 /** What a claim found under the key. */
