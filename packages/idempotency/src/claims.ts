@@ -6,9 +6,9 @@ import type { CompleteOptions } from './options.ts'
 import { parsePreferredWait } from './prefer-header.ts'
 import { problems } from './problems.ts'
 import type { Releases } from './releases.ts'
+import type { ResponseWriter } from './response-writer.ts'
 import type { ReportStoreError } from './store-errors.ts'
 import { type Claim, ForeignRecordError } from './stores/store.ts'
-import type { UnstoredResponses } from './unstored-responses.ts'
 import type { Waiter, WaitQueue } from './wait-queue.ts'
 
 /** The longest wait that a client is granted: proxies end longer ones. */
@@ -26,7 +26,7 @@ export interface ClaimerParts {
   options: CompleteOptions
   waiters: WaitQueue
   releases: Releases
-  unstored: UnstoredResponses | undefined
+  responses: ResponseWriter
   reportError: ReportStoreError
 }
 
@@ -44,7 +44,7 @@ export type ClaimKey = (
  * one run, and what `recover` throws
  */
 export function createClaimer(parts: ClaimerParts): ClaimKey {
-  const { waiters, releases, unstored, reportError } = parts
+  const { waiters, releases, responses, reportError } = parts
   const { store, recover, storeTimeoutMs, waitMs } = parts.options
 
   /** Claims the key; a request is refused only if the durable record has no response for it. */
@@ -72,7 +72,7 @@ export function createClaimer(parts: ClaimerParts): ClaimKey {
     request: FastifyRequest,
   ): Promise<ClaimResult> {
     const { storeKey, fingerprint, token } = current
-    const found = unstored?.find(storeKey, fingerprint)
+    const found = responses.find(storeKey, fingerprint)
     if (found) return found
     let claim: Claim | Promise<Claim> | undefined
     try {

@@ -5,9 +5,9 @@ import type { IdempotentRequest } from './idempotent-request.ts'
 import type { Releases } from './releases.ts'
 import { isStream } from './replay.ts'
 import { readReplayedHeaders } from './replayed-headers.ts'
+import type { ResponseWriter } from './response-writer.ts'
 import type { ReportStoreError } from './store-errors.ts'
-import type { CompletedRequest, IdempotencyStore } from './stores/store.ts'
-import type { UnstoredResponses } from './unstored-responses.ts'
+import type { IdempotencyStore } from './stores/store.ts'
 
 /** Leaves two chances to renew a lease after a renewal that failed. */
 const RENEWALS_PER_LEASE = 3
@@ -32,8 +32,7 @@ export interface LeaseOptions {
   remembers: (statusCode: number, reply: FastifyReply) => boolean
   maxBodyBytes: number
   releases: Releases
-  /** undefined: a durable record protects the key, so that one try to store the response is enough */
-  unstored: UnstoredResponses | undefined
+  responses: ResponseWriter
   reportError: ReportStoreError
   onRelease: () => void
   onNotRemembered: (reason: NotRemembered) => void
@@ -59,7 +58,7 @@ export function startLease(
   reply: FastifyReply,
   options: LeaseOptions,
 ): Lease {
-  const { store, remembers, maxBodyBytes, releases, unstored, reportError } = options
+  const { store, remembers, maxBodyBytes, releases, responses, reportError } = options
   const { onRelease, onNotRemembered } = options
   const { storeKey, fingerprint, token } = current
   let state: 'active' | 'completed' | 'released' = 'active'
@@ -125,15 +124,6 @@ export function startLease(
     onNotRemembered(reason)
   }
 
-  async function complete(completed: CompletedRequest): Promise<void> {
-    try {
-      await store.complete(storeKey, token, completed)
-    } catch (error) {
-      reportError(request.log, error, 'a response could not be stored')
-      unstored?.add(current, completed, request.log)
-    }
-  }
-
   /** Finds the body to store. @returns undefined, after a report, if there is none */
   function readStorable(payload: unknown, streamIs: NotRemembered): string | Buffer | undefined {
     const body = payload ?? '' // a 204 has no payload
@@ -154,7 +144,8 @@ export function startLease(
       else releaseKey()
     } else if (end('completed')) {
       const headers = readReplayedHeaders(reply, store.replayedHeaders)
-      void complete({ fingerprint, response: { statusCode: reply.statusCode, headers, body } })
+      const response = { statusCode: reply.statusCode, headers, body }
+      void responses.write(current, { fingerprint, response }, request.log)
     }
   }
 

@@ -18,10 +18,10 @@ import { problems } from './problems.ts'
 import { protectRoutes } from './protected-routes.ts'
 import { Releases } from './releases.ts'
 import { removeReplay, restoreResponse, sendResponse } from './replay.ts'
+import { ResponseWriter } from './response-writer.ts'
 import { nameRecord } from './scope.ts'
 import { createStoreErrorReport } from './store-errors.ts'
 import type { StoredResponse } from './stores/store.ts'
-import { UnstoredResponses } from './unstored-responses.ts'
 import { WaitQueue } from './wait-queue.ts'
 import { applyResponse, isEventStream, isWebResponse, readBody } from './web-response.ts'
 
@@ -49,7 +49,7 @@ interface RequestState {
   hasFailed: boolean
 }
 
-const createState = (fingerprint?: string | Error): RequestState => ({
+const createState = (fingerprint: string | Error | undefined): RequestState => ({
   fingerprint,
   lease: undefined,
   replay: undefined,
@@ -75,17 +75,15 @@ export const idempotency = fastifyPlugin(
     )
     const waiters = new WaitQueue(store, options.maxWaiters, options.onWaitersChange)
     const releases = new Releases(store, reportError)
-    const unstored = options.recover
-      ? undefined
-      : new UnstoredResponses({
-          store,
-          closeTimeoutMs: options.closeTimeoutMs,
-          onWriteFailure: options.onWriteFailure,
-          onGiveUp: () => onNotRemembered('not-stored'),
-        })
-    const claimKey = createClaimer({ options, waiters, releases, unstored, reportError })
+    const responses = new ResponseWriter({
+      ...{ store, closeTimeoutMs: options.closeTimeoutMs, reportError },
+      retries: options.recover === undefined,
+      onWriteFailure: options.onWriteFailure,
+      onGiveUp: () => onNotRemembered('not-stored'),
+    })
+    const claimKey = createClaimer({ options, waiters, releases, responses, reportError })
     const lease = {
-      ...{ store, remembers, maxBodyBytes, releases, unstored, reportError },
+      ...{ store, remembers, maxBodyBytes, releases, responses, reportError },
       ...{ onRelease, onNotRemembered },
     }
 
@@ -93,38 +91,42 @@ export const idempotency = fastifyPlugin(
     app.decorateRequest(state, null)
     app.addHook('preClose', async () => waiters.close())
     app.addHook('onClose', async () => {
-      await unstored?.close(app.log)
+      await responses.close(app.log)
       releases.close()
     })
 
     protectRoutes(app, {
       methods,
-      preValidation: fingerprint ? undefined : takeFingerprint,
+      preValidation: prepare,
       preHandler: runOncePerKey,
       run: (request, handler) => {
         const lease = request[state]?.lease
         return lease ? lease.run(handler) : handler()
       },
+      isPrepared: (request) => request[state] !== null,
     })
 
-    /** Before validation, which may change the request: a new default must not turn a retry into a conflict. */
-    function takeFingerprint(
+    /**
+     * Takes the default fingerprint before validation, which may change the request: a new default must not
+     * turn a retry into a conflict.
+     */
+    function prepare(
       request: FastifyRequest,
       _reply: FastifyReply,
       done: (error?: Error) => void,
     ): void {
-      if (methods.has(request.method) && request.headers['idempotency-key'] !== undefined) {
-        request[state] = createState(tryToFingerprint(request))
+      if (methods.has(request.method)) {
+        const hasKey = request.headers['idempotency-key'] !== undefined
+        request[state] = createState(hasKey && !fingerprint ? tryToFingerprint(request) : undefined)
       }
       done()
     }
 
     async function runOncePerKey(request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
-      if (!methods.has(request.method)) return
+      const requestState = request[state]
+      if (requestState === null) return
       const key = readKey(request, required)
       if (key === undefined) return
-      const requestState = request[state] ?? createState()
-      request[state] = requestState
       const current = createIdempotentRequest({
         key,
         storeKey: scope ? readStoreKey(request, await scope(request), key) : key,
@@ -134,10 +136,10 @@ export const idempotency = fastifyPlugin(
       request.idempotency = current
 
       const claim = await claimKey(current, request, reply)
+      // It was responded to while the claim was in flight: Fastify does not call the handler.
+      if (reply.sent) return claim.state === 'new' && releases.release(current, request.log)
       switch (claim.state) {
         case 'new':
-          // It was responded to while the claim was in flight: Fastify does not call the handler.
-          if (reply.sent) return releases.release(current, request.log)
           current.outcome = 'new'
           requestState.lease = startLease(current, request, reply, lease)
           return

@@ -28,10 +28,14 @@ export function restoreResponse(
   { statusCode, headers, body }: StoredResponse,
   replayedHeaders: string[],
 ): string | Buffer | null {
-  reply.code(statusCode).headers(headers)
+  reply.code(statusCode)
+  const present = reply.getHeaders()
+  for (const name in headers) {
+    if (present[name] !== headers[name]) reply.header(name, headers[name])
+  }
   for (const name of BODY_HEADERS) {
-    const isMissing = headers[name] === undefined && replayedHeaders.includes(name)
-    if (isMissing && reply.hasHeader(name)) reply.removeHeader(name)
+    const isAdded = present[name] !== undefined && headers[name] === undefined
+    if (isAdded && replayedHeaders.includes(name)) reply.removeHeader(name)
   }
   if (payload !== body) {
     reply.removeHeader('content-length') // of another body

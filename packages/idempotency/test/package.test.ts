@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { copyFile, mkdir, mkdtemp, readdir, readFile, writeFile } from 'node:fs/promises'
+import { copyFile, cp, mkdir, mkdtemp, readdir, readFile, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -30,6 +30,9 @@ const TSCONFIG = {
   },
 }
 
+/** An installation may need the network, and a slow one. */
+const TIMEOUT_MS = 180_000
+
 const ROOT = JSON.parse(await readFile(resolvePath('../../../package.json'), 'utf8'))
 const versions: Record<string, string> = { ...ROOT.dependencies, ...ROOT.devDependencies }
 
@@ -37,13 +40,18 @@ let tarball: string
 let files: string[]
 
 beforeAll(async () => {
+  // A build of its own: that of the checkout may have files of modules that are gone.
   const folder = await mkdtemp(join(tmpdir(), 'package-'))
-  // The test run has built it.
-  const args = ['pack', '--json', '--ignore-scripts', '--pack-destination', folder]
-  const [packed] = JSON.parse((await run('npm', args, { cwd: PACKAGE })).stdout)
+  for (const name of ['package.json', 'README.md', 'LICENSE', 'sql']) {
+    await cp(join(PACKAGE, name), join(folder, name), { recursive: true })
+  }
+  const output = ['--outDir', join(folder, 'dist'), '--tsBuildInfoFile', join(folder, 'build')]
+  await run(process.execPath, [TSC, '-p', PACKAGE, ...output])
+  const args = ['pack', '--json', '--ignore-scripts']
+  const [packed] = JSON.parse((await run('npm', args, { cwd: folder })).stdout)
   tarball = join(folder, packed.filename)
   files = packed.files.map(({ path }: { path: string }) => path)
-})
+}, TIMEOUT_MS)
 
 /** Creates an application in a folder of its own, with the package, and compiles it. */
 async function installConsumer(program: string, dependencies: Record<string, string | undefined>) {
@@ -98,9 +106,6 @@ const EXPECTED = {
   replayed: 'true',
   problem: 'https://example.com/problems/idempotency-key-reused',
 }
-
-/** An installation may need the network, and a slow one. */
-const TIMEOUT_MS = 180_000
 
 describe('the package', { timeout: TIMEOUT_MS }, () => {
   test('holds compiled code, types, SQL and a README, and nothing else', async () => {

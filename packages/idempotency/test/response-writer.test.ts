@@ -159,6 +159,24 @@ describe('a response that the store has failed to keep', () => {
     expect(onNotRemembered).not.toHaveBeenCalled()
   })
 
+  test('is waited for also while its first write is in flight', async () => {
+    const gate = createGate()
+    const failing = createFailingStore()
+    failing.isDown = false
+    const { app } = await createOn({
+      ...failing.store,
+      complete: async (...args) => {
+        await gate.pass()
+        return failing.inner.complete(...args)
+      },
+    })
+    await post(app)
+    const closing = app.close()
+    gate.open()
+    await closing
+    expect(await failing.isStored()).toBe(true)
+  })
+
   test('is waited for no longer than closeTimeoutMs; then the log says what is lost', async () => {
     const failing = createFailingStore()
     const { app, warnings, onNotRemembered } = await createOn(failing.store, { closeTimeoutMs: 50 })
