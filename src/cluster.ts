@@ -43,7 +43,8 @@ export async function buildPrimary(
     addProcessMetrics(registry)
     const workers = createWorkers(count, app.stores, app.log)
     app.addHook('onClose', workers.close)
-    return { app, readMetrics: sumOverProcesses(registry), startWorkers: workers.start }
+    const metrics = { registry, read: sumOverProcesses(registry) }
+    return { app, metrics, startWorkers: workers.start }
   } catch (error) {
     await app.close()
     throw error
