@@ -8,6 +8,8 @@ export interface Row {
   isSynchronous: boolean
   /** whether the service reaches each server through a PgBouncer of its own */
   usesPooler?: boolean
+  /** the size of the disk of the primary, if it is to become full: only root can make such a disk */
+  diskMb?: number
   /**
    * Makes the standby the primary.
    *
@@ -24,6 +26,12 @@ const LAG_MS = 1_500
 /** Until a person, or Patroni, promotes the standby of a lost primary. */
 const DETECTION_MS = 500
 
+/** An empty database, its log, and some thousand orders. */
+const SMALL_DISK_MB = 200
+
+/** Until the pages and the log that have room are used up, and orders are refused. */
+const FULL_DISK_MS = 2_000
+
 /** Long enough for the thawed primary to serve clients, if there are any. */
 const THAWED_MS = 2_000
 
@@ -35,10 +43,10 @@ async function kill(primary: PostgresNode, standby: PostgresNode): Promise<numbe
 
 /** The standby receives nothing for a while, and then the primary is lost. */
 async function killWithLag(primary: PostgresNode, standby: PostgresNode): Promise<number> {
-  standby.freeze()
+  await standby.stop()
   await sleep(LAG_MS)
   await primary.kill()
-  standby.thaw()
+  await standby.start()
   return standby.promote()
 }
 
@@ -68,6 +76,12 @@ async function makeReadOnly(primary: PostgresNode, standby: PostgresNode): Promi
   return standby.promote()
 }
 
+async function fillDisk(primary: PostgresNode, standby: PostgresNode): Promise<number> {
+  primary.fillDisk()
+  await sleep(FULL_DISK_MS)
+  return standby.promote()
+}
+
 export const ROWS: readonly Row[] = [
   { name: 'kill -9, synchronous', isSynchronous: true, failOver: kill },
   { name: 'kill -9, asynchronous', isSynchronous: false, failOver: kill },
@@ -92,6 +106,12 @@ export const ROWS: readonly Row[] = [
     failOver: promoteUnfenced,
   },
   { name: 'primary read-only, synchronous', isSynchronous: true, failOver: makeReadOnly },
+  {
+    name: 'disk of the primary full, synchronous',
+    isSynchronous: true,
+    diskMb: SMALL_DISK_MB,
+    failOver: fillDisk,
+  },
   {
     name: 'kill -9, synchronous, PgBouncer in front of each server',
     isSynchronous: true,

@@ -35,7 +35,7 @@ export async function runRow(row: Row, seed: number, stopped: AbortSignal): Prom
   try {
     const folder = await mkdtemp(join(tmpdir(), 'order-once-failover-'))
     removeAtExit(folder)
-    const primary = await PostgresNode.startPrimary()
+    const primary = await PostgresNode.startPrimary({ diskMb: row.diskMb })
     closers.push(() => primary.remove())
     const standby = await primary.addStandby()
     closers.push(() => standby.remove())

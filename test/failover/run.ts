@@ -29,6 +29,10 @@ async function main(stop: AbortController): Promise<boolean> {
       console.error(`\nTHE ROW IS LEFT OUT: ${row.name}: no pgbouncer on this machine.\n`)
       continue
     }
+    if (row.diskMb !== undefined && process.getuid?.() !== 0) {
+      console.error(`\nTHE ROW IS LEFT OUT: ${row.name}: only root can mount a small disk.\n`)
+      continue
+    }
     console.log(`${row.name} …`)
     const found = await runRow(row, index + 1, stop.signal)
     figures.push(found)

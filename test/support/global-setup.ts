@@ -5,6 +5,7 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import type { TestProject } from 'vitest/node'
 import { chromiumPath } from './chromium.ts'
+import { pgbouncerProgram } from './pgbouncer.ts'
 import { postgresPrograms } from './postgres-node.ts'
 import { redisServer } from './private-redis.ts'
 import { hasPromtool } from './promtool.ts'
@@ -32,6 +33,11 @@ export default async function setup(project: TestProject) {
   if (postgresPrograms === undefined) {
     reportMissing(
       'THE TESTS WITH A STANDBY OF POSTGRES ARE LEFT OUT: no pg_basebackup on this machine.',
+    )
+  }
+  if (pgbouncerProgram === undefined) {
+    reportMissing(
+      'THE TESTS WITH PGBOUNCER ARE LEFT OUT: no pgbouncer on the PATH or in /usr/sbin.',
     )
   }
   if (redisServer === undefined) {

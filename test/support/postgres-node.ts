@@ -38,6 +38,7 @@ export class PostgresNode {
   readonly #folder: string
   #child: ChildProcess | undefined
   #frozen: number[] = []
+  #isMounted = false
 
   private constructor(name: string, port: number, folder: string) {
     this.name = name
@@ -45,9 +46,17 @@ export class PostgresNode {
     this.#folder = folder
   }
 
-  /** Starts a primary with an empty database `orders`. */
-  static async startPrimary(name = 'primary'): Promise<PostgresNode> {
-    const node = await PostgresNode.#create(name)
+  /**
+   * Starts a primary with an empty database `orders`.
+   *
+   * @param options `diskMb`: puts its files on a disk (tmpfs) of this size, which needs root
+   */
+  static async startPrimary({
+    diskMb,
+  }: {
+    diskMb?: number | undefined
+  } = {}): Promise<PostgresNode> {
+    const node = await PostgresNode.#create('primary', diskMb)
     run('initdb', ['-D', node.#data, '-U', ADMIN, '--auth', 'trust', '--encoding', 'UTF8'])
     await node.start()
     await node.administer(async (sql) => {
@@ -160,6 +169,13 @@ export class PostgresNode {
     return this.#end('SIGINT')
   }
 
+  /** Fills the disk of its files to the last byte. */
+  fillDisk(): void {
+    const filler = join(this.#folder, 'filler')
+    // Ends with an error: no space left on device.
+    spawnSync('dd', ['if=/dev/zero', `of=${filler}`, 'bs=64k'], { stdio: 'ignore' })
+  }
+
   /** Stops all its processes where they are (SIGSTOP), until `thaw`. */
   freeze(): void {
     const postmaster = this.#child?.pid
@@ -177,13 +193,18 @@ export class PostgresNode {
   async remove(): Promise<void> {
     this.thaw()
     await this.#end('SIGQUIT')
+    if (this.#isMounted) execFileSync('umount', ['--lazy', this.#folder])
     await rm(this.#folder, { recursive: true, force: true, maxRetries: 10 })
   }
 
-  static async #create(name: string): Promise<PostgresNode> {
+  static async #create(name: string, diskMb?: number): Promise<PostgresNode> {
     const folder = await mkdtemp(join(tmpdir(), 'order-once-pg-'))
-    await chmod(folder, 0o755)
     const node = new PostgresNode(name, await freePort(), folder)
+    if (diskMb !== undefined) {
+      execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${diskMb}m`, 'tmpfs', folder])
+      node.#isMounted = true
+    }
+    await chmod(folder, 0o755)
     await mkdir(node.#data, { mode: 0o700 })
     if (account) await chown(node.#data, account.uid, account.gid)
     return node
