@@ -7,6 +7,7 @@ import { buildApp } from './app.ts'
 import { scheduledCleanUp } from './clean-up.ts'
 import { buildPrimary, onCloseRequest, reportStartFailure, storesOfPrimary } from './cluster.ts'
 import { failoverWatch } from './failover-watch.ts'
+import { isLoopbackName } from './http/host-header.ts'
 import { listen } from './http/listen.ts'
 import { SHUTDOWN_TIMEOUT_MS } from './limits.ts'
 import { createLogger } from './logger.ts'
@@ -116,10 +117,14 @@ async function registerMaintenance(
   settings: Settings,
   metrics: Pick<Metrics, 'registry' | 'read'>,
 ): Promise<void> {
-  if (settings.metricsPort !== undefined) {
+  const { metricsPort: port, metricsHost = settings.host } = settings
+  if (port !== undefined) {
+    const isLocal = isLoopbackName(metricsHost) && isSecretPublished(settings)
     await app.register(metricsServer, {
       ...settings,
-      port: settings.metricsPort,
+      host: metricsHost,
+      port,
+      isLocal,
       readMetrics: metrics.read,
     })
   }
