@@ -4,13 +4,12 @@ import { deleteExpiredRecords, getRecordName, type RunQuery } from '@order-once/
 import { withDeadline } from '@order-once/idempotency/batching'
 import type { FastifyBaseLogger } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
-import type { Redis } from 'ioredis'
 import { CLEAN_UP_CLOSE_TIMEOUT_MS } from './limits.ts'
 import { releaseOldKeys } from './orders/key-retention.ts'
 import type { Settings } from './settings.ts'
 import { withDedicatedConnection } from './stores/postgres-session.ts'
 import type { Stores } from './stores/prepare.ts'
-import { createRedisClient } from './stores/redis.ts'
+import { connectToRedis } from './stores/redis-session.ts'
 
 /** What a clean-up did. */
 export interface CleanUpReport {
@@ -22,9 +21,6 @@ export interface CleanUpReport {
 const BATCH_SIZE = 500
 /** After each batch, so that the clean-up takes only a part of the database's time. */
 const PAUSE_MS = 20
-
-/** More than for a request: a batch has many commands, and no client waits for it. */
-const REDIS_TIMEOUT_MS = 5_000
 
 /** Keys are kept for days and records for hours: an hour more makes no difference. */
 const INTERVAL_MS = 3_600_000
@@ -116,18 +112,6 @@ export const scheduledCleanUp = fastifyPlugin(
   },
   { name: 'clean-up', dependencies: ['stores'] },
 )
-
-/** @throws if Redis does not respond */
-async function connectToRedis(url: string): Promise<Redis> {
-  const redis = createRedisClient(url, {
-    lazyConnect: true,
-    commandTimeout: REDIS_TIMEOUT_MS,
-    connectTimeout: REDIS_TIMEOUT_MS,
-    retryStrategy: () => null,
-  })
-  await redis.connect()
-  return redis
-}
 
 async function repeatBatch(
   runBatch: () => Promise<number>,

@@ -44,7 +44,8 @@ export async function buildPrimary(
     const workers = createWorkers(count, app.stores, app.log)
     app.addHook('onClose', workers.close)
     if (settings.clientsFile !== undefined) process.on('SIGHUP', workers.readClients)
-    return { app, readMetrics: sumOverProcesses(registry), startWorkers: workers.start }
+    const metrics = { registry, read: sumOverProcesses(registry) }
+    return { app, metrics, startWorkers: workers.start }
   } catch (error) {
     await app.close()
     throw error

@@ -8,6 +8,7 @@ const HELP = `order-once creates an order exactly once, however often its reques
   order-once serve      serves requests until SIGTERM or Ctrl-C
   order-once migrate    applies pending migrations, as each start does
   order-once cleanup    releases old keys and deletes expired records, as the service does hourly
+  order-once reconcile  lists, or restores, orders that Postgres has lost; --help shows how
   order-once order      sends an order to a service; --help shows how
   order-once keygen     makes a key with which a client signs; --help shows how
   order-once --version  prints the version
@@ -43,6 +44,14 @@ export async function runCommand([name, ...args]: string[]): Promise<number> {
     case 'cleanup': {
       const { cleanUpOnce } = await import('./maintenance.ts')
       return reportStartErrors('the clean-up did not end', cleanUpOnce)
+    }
+    case 'reconcile': {
+      const { runReconcileCommand } = await import('./reconcile-command.ts')
+      let exitCode = SUCCESS
+      const failure = await reportStartErrors('the reconciliation did not end', async () => {
+        exitCode = await runReconcileCommand(args)
+      })
+      return failure || exitCode
     }
     case 'order': {
       const { runOrderCommand } = await import('./client/command.ts')

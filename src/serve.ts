@@ -6,11 +6,13 @@ import type { Logger } from 'pino'
 import { buildApp } from './app.ts'
 import { scheduledCleanUp } from './clean-up.ts'
 import { buildPrimary, onCloseRequest, reportStartFailure, storesOfPrimary } from './cluster.ts'
+import { failoverWatch } from './failover-watch.ts'
 import { isLoopbackName } from './http/host-header.ts'
 import { listen } from './http/listen.ts'
 import { SHUTDOWN_TIMEOUT_MS } from './limits.ts'
 import { createLogger } from './logger.ts'
 import { isOpenToHashCollisions } from './node-version.ts'
+import type { Metrics } from './observability/metrics.ts'
 import { metricsServer } from './observability/metrics-server.ts'
 import {
   countWorkers,
@@ -20,6 +22,7 @@ import {
   type Settings,
 } from './settings.ts'
 import { StartError } from './start-error.ts'
+import { chooseIdempotencyStore } from './stores/idempotency-store.ts'
 
 /**
  * Serves requests until a signal ends it: in this process, or in `WORKERS` further ones.
@@ -80,7 +83,7 @@ async function startSingle(
 ): Promise<FastifyInstance> {
   const app = await buildApp(settings, logger, { signal })
   return closeOnFailure(app, async () => {
-    await registerMaintenance(app, settings, app.metrics.read)
+    await registerMaintenance(app, settings, app.metrics)
     await listen(app, {
       ...{ host: settings.host, port: settings.port, portSetting: 'PORT' },
       listenTextResolver: (address) => `order-once listens on ${address}`,
@@ -95,9 +98,9 @@ async function startPrimary(
   logger: Logger,
   signal: AbortSignal,
 ): Promise<FastifyInstance> {
-  const { app, readMetrics, startWorkers } = await buildPrimary(settings, logger, signal)
+  const { app, metrics, startWorkers } = await buildPrimary(settings, logger, signal)
   return closeOnFailure(app, async () => {
-    await registerMaintenance(app, settings, readMetrics)
+    await registerMaintenance(app, settings, metrics)
     await startWorkers()
     logFirstSteps(app, settings)
   })
@@ -118,7 +121,7 @@ async function startWorker(settings: Settings, logger: Logger): Promise<FastifyI
 async function registerMaintenance(
   app: FastifyInstance,
   settings: Settings,
-  readMetrics: () => Promise<string>,
+  metrics: Pick<Metrics, 'registry' | 'read'>,
 ): Promise<void> {
   const { metricsPort: port, metricsHost = settings.host } = settings
   if (port !== undefined) {
@@ -128,10 +131,16 @@ async function registerMaintenance(
       host: metricsHost,
       port,
       isLocal,
-      readMetrics,
+      readMetrics: metrics.read,
     })
   }
   await app.register(scheduledCleanUp, settings)
+  const { redisUrl } = app.stores
+  const hasRecordsInRedis = chooseIdempotencyStore(settings, redisUrl !== undefined) === 'redis'
+  await app.register(failoverWatch, {
+    registry: metrics.registry,
+    redisUrl: hasRecordsInRedis ? redisUrl : undefined,
+  })
 }
 
 async function closeOnFailure(

@@ -118,7 +118,7 @@ const TABLE = {
     'DATABASE_URL',
     text(
       'a URL that begins with postgres://',
-      (text) => /^postgres(ql)?:\/\/./.test(text) && hasOneHost(text),
+      (text) => /^postgres(ql)?:\/\/./.test(text) && parseDatabaseUrl(text) !== undefined,
     ),
   ),
   redisUrl: optional(
@@ -286,15 +286,6 @@ function parseSecrets(text: string): string[] | undefined {
 function parseOrigin(text: string): string | undefined {
   if (!/^https?:\/\/[^/?#@]+$/i.test(text) || !URL.canParse(text)) return undefined
   return new URL(text).origin
-}
-
-/** @throws {StartError} */
-function hasOneHost(databaseUrl: string): true {
-  const { hosts } = parseDatabaseUrl(databaseUrl)
-  if (hosts.length === 1) return true
-  throw new StartError(
-    `DATABASE_URL: it names ${hosts.length} hosts: name one, which always leads to the primary`,
-  )
 }
 
 function isAddressOrRange(text: string): boolean {

@@ -224,7 +224,7 @@ const NUMERIC_FIELDS = FIELD_NAMES.filter((name) => NewOrder.properties[name].ty
  * Formats an array as Postgres reads it (PostgreSQL 18 §8.15.2). An absent field is NULL. (The driver formats
  * arrays only if it has looked up their types on each new connection.)
  */
-function formatArray(values: (string | number | boolean | undefined)[]): string {
+export function formatArray(values: (string | number | boolean | undefined)[]): string {
   const elements = values.map((value) =>
     typeof value === 'string' ? `"${value.replace(/["\\]/g, '\\$&')}"` : (value ?? 'NULL'),
   )

@@ -97,7 +97,8 @@ export function urlWithoutCredentials(url: string): string {
   return `${hosts.map(formatHost).join(',')}/${database}`
 }
 
-function formatHost({ host, port }: DatabaseHost): string {
+/** Host and port, or the path of a Unix socket. */
+export function formatHost({ host, port }: DatabaseHost): string {
   return socketPath({ host, port }) ?? `${host.includes(':') ? `[${host}]` : host}:${port}`
 }
 

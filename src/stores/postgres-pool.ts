@@ -12,7 +12,8 @@ import {
 } from '../limits.ts'
 import { concernsServer, DatabaseUnavailableError, isUnavailable } from './database-unavailable.ts'
 import { createClient, isConnectionLost } from './postgres-connection.ts'
-import { parseDatabaseUrl } from './postgres-url.ts'
+import { followPrimary } from './postgres-primary.ts'
+import { type DatabaseHost, parseDatabaseUrl } from './postgres-url.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -106,14 +107,27 @@ interface Waiter {
 }
 
 /**
- * Opens a pool that connects on demand, to a server that accepts writes. It runs one query at a time on
- * each connection: the driver (3.4.9) swaps results between queries of one connection when it prepares
- * a statement again. A connection whose query did not end in time is closed, and never used again.
+ * Opens a pool that connects on demand, to a server that accepts writes: of several hosts, to the primary.
+ * When another host becomes the primary, all connections to the last one are closed, and its queries run
+ * again on the new one.
+ *
+ * It runs one query at a time on each connection: the driver (3.4.9) swaps results between queries of one
+ * connection when it prepares a statement again. A connection whose query did not end in time is closed,
+ * and never used again.
  *
  * @param url `postgres://…`
  */
 export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresPool {
   const target = parseDatabaseUrl(url)
+  const primary = followPrimary(target, log, () => {
+    moves++
+    abandoned = [] // backends of the last primary
+    retireAll()
+  })
+  /** how often another host has become the primary */
+  let moves = 0
+  /** those that are being opened */
+  const opening = new Set<Connection>()
   const connections = new Set<Connection>()
   const idle: Connection[] = []
   /** process ids of backends whose connection was closed before they had responded */
@@ -194,6 +208,7 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
   function retire(connection: Connection): void {
     if (connection.isRetired) return
     connection.isRetired = true
+    opening.delete(connection)
     connections.delete(connection)
     const index = idle.indexOf(connection)
     if (index >= 0) idle.splice(index, 1)
@@ -201,7 +216,7 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
   }
 
   function retireAll(): void {
-    for (const connection of [...connections]) retire(connection)
+    for (const connection of [...opening, ...connections]) retire(connection)
   }
 
   /**
@@ -222,17 +237,20 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
   }
 
   async function connectOne(): Promise<void> {
+    const movesBefore = moves
     try {
       const connection = await connect(sendsStatementTimeout)
       // `close` has ended the others.
       if (isClosing) retire(connection)
-      if (!connection.isRetired) connections.add(connection)
+      if (opening.delete(connection)) connections.add(connection)
       hasFailedToConnect = false
       connecting--
       release(connection)
     } catch (error) {
-      hasFailedToConnect = true
       connecting--
+      // It was closed, since its server is not the primary any more.
+      if (moves !== movesBefore) return connectForWaiters()
+      hasFailedToConnect = true
       // Otherwise a connection that is in use now will serve them.
       if (connections.size === 0) rejectWaiters(error)
     }
@@ -245,11 +263,13 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
 
   /** @throws if the server does not respond, refuses us, or does not accept writes */
   async function connect(withStatementTimeout: boolean): Promise<Connection> {
+    const host = await primary.find()
     const connection: Connection = {
-      client: createPoolClient(withStatementTimeout, () => retire(connection)),
+      client: createPoolClient(host, withStatementTimeout, () => retire(connection)),
       pid: 0,
       isRetired: false,
     }
+    opening.add(connection)
     try {
       const known = JSON.stringify(abandoned)
       const check = connection.client`
@@ -278,12 +298,16 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
     }
   }
 
-  function createPoolClient(withStatementTimeout: boolean, onclose: () => void): postgres.Sql {
+  function createPoolClient(
+    host: DatabaseHost,
+    withStatementTimeout: boolean,
+    onclose: () => void,
+  ): postgres.Sql {
     // A statement that waits for a lock ends by itself, whatever happens to its connection. It is never
     // canceled by a request: that would end the wait of a commit for a synchronous standby, and the next
     // repeat would acknowledge an order that only the primary has.
     const limit = withStatementTimeout && { statement_timeout: STATEMENT_TIMEOUT_MS }
-    return createClient(target, target.hosts[0], {
+    return createClient(target, host, {
       onclose,
       connection: { ...target.startupParameters, ...limit },
     })
@@ -333,6 +357,7 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
 
     async close() {
       isClosing = true
+      primary.close()
       const timeout = POSTGRES_CLOSE_TIMEOUT_MS / 1000
       await Promise.all([...connections].map(({ client }) => client.end({ timeout })))
       rejectWaiters(new Error('the pool is closed'))

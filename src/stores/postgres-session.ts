@@ -6,8 +6,8 @@ import type postgres from 'postgres'
 import { getErrorCode } from '../error-code.ts'
 import { QUERY_TIMEOUT_MS } from '../limits.ts'
 import { StartError } from '../start-error.ts'
-import { createClient, urlWithoutCredentials } from './postgres-connection.ts'
-import { parseDatabaseUrl } from './postgres-url.ts'
+import { urlWithoutCredentials } from './postgres-connection.ts'
+import { createPrimaryClient, NO_PRIMARY } from './postgres-primary.ts'
 
 /** How long a database that was started together with the service may take to accept connections. */
 const START_TIMEOUT_MS = 15_000
@@ -18,7 +18,7 @@ export const NOTICE_AFTER_MS = 2_000
 
 /** Errors of a Postgres that is starting or stopping, and of its port before it listens. */
 const STARTING_CODES = [
-  ...['57P01', '57P02', '57P03', '53300'],
+  ...['57P01', '57P02', '57P03', '53300', NO_PRIMARY],
   ...['ECONNRESET', 'EPIPE', 'CONNECTION_CLOSED', 'CONNECTION_DESTROYED', 'CONNECT_TIMEOUT'],
 ]
 const STARTING_OR_ABSENT_CODES = [...STARTING_CODES, 'ECONNREFUSED']
@@ -90,8 +90,9 @@ class SessionLostError extends Error {
 }
 
 /**
- * Runs a job, whose locks and statements belong together, on one connection of its own.
+ * Runs a job, whose locks and statements belong together, on one connection of its own to the primary.
  *
+ * @throws {DatabaseUnavailableError} if the URL has several hosts, and none is the primary
  * @throws {SessionLostError} if the connection is lost, whatever the job does: the driver can leave a
  * transaction pending for ever whose connection is lost
  */
@@ -104,8 +105,7 @@ export async function withDedicatedConnection<T>(
     onclose = () => reject(new SessionLostError('the connection to Postgres was lost'))
   })
   lost.catch(() => {}) // the session's own end closes the connection, too
-  const target = parseDatabaseUrl(url)
-  const client = createClient(target, target.hosts[0], { onclose })
+  const client = await createPrimaryClient(url, { onclose })
   try {
     return await Promise.race([job(client), lost])
   } finally {

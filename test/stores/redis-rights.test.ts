@@ -3,6 +3,7 @@ import { Redis } from 'ioredis'
 import { pino } from 'pino'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { cleanUp } from '../../src/clean-up.ts'
+import { reconcile } from '../../src/reconcile.ts'
 import { checkRedis } from '../../src/stores/check-redis.ts'
 import { newKey, ORDER, send } from '../support/client.ts'
 import { createGate, delayInserts } from '../support/gate.ts'
@@ -86,6 +87,26 @@ describe.runIf(redisServer)('a Redis user with the documented rights', () => {
     expect(await cleanUp(urls, { keyRetentionDays: 1 })).toMatchObject({ releasedKeys: 1 })
     expect(await admin.get(`idemp:${key}`)).toBeNull()
 
+    expect(await readRefusals()).toEqual([])
+  })
+
+  test('can reconcile with two further rights, and nothing is refused to it', async () => {
+    const page = await readFile(new URL('../../docs/operations.md', import.meta.url), 'utf8')
+    const [, scan, dbsize] = /needs two further rights, `(\S+)` and `(\S+)`/.exec(page) ?? []
+    const rules = [...(await readDocumentedRules()), `${scan}`, `${dbsize}`]
+    const { stores, gate, one, admin, readRefusals } = await start(rules)
+    gate.open()
+    const key = newKey()
+    await send(one.port, { key })
+    await until(async () => (await admin.get(`idemp:${key}`))?.includes('completed'))
+    await stores.database.sql`delete from orders`
+    const { database, redisSpace } = stores
+    const found = await reconcile(
+      { databaseUrl: database.url, databaseId: one.databaseId },
+      redisSpace.url,
+      { apply: true },
+    )
+    expect(found).toMatchObject({ missing: 1, restored: 1 })
     expect(await readRefusals()).toEqual([])
   })
 

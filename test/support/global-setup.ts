@@ -5,6 +5,8 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import type { TestProject } from 'vitest/node'
 import { chromiumPath } from './chromium.ts'
+import { pgbouncerProgram } from './pgbouncer.ts'
+import { postgresPrograms } from './postgres-node.ts'
 import { redisServer } from './private-redis.ts'
 import { hasPromtool } from './promtool.ts'
 import type { Servers } from './servers.ts'
@@ -27,6 +29,16 @@ export default async function setup(project: TestProject) {
   }
   if (!hasPromtool) {
     reportMissing('THE CHECKS OF METRICS AND ALERTS ARE LEFT OUT: no promtool on the PATH.')
+  }
+  if (postgresPrograms === undefined) {
+    reportMissing(
+      'THE TESTS WITH A STANDBY OF POSTGRES ARE LEFT OUT: no pg_basebackup on this machine.',
+    )
+  }
+  if (pgbouncerProgram === undefined) {
+    reportMissing(
+      'THE TESTS WITH PGBOUNCER ARE LEFT OUT: no pgbouncer on the PATH or in /usr/sbin.',
+    )
   }
   if (redisServer === undefined) {
     reportMissing(

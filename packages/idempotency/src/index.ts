@@ -30,7 +30,7 @@ export {
   deleteExpiredRecords,
   type RunQuery,
 } from './stores/postgres-store.ts'
-export type { RecordOptions } from './stores/record.ts'
+export { createRecordFormat, type RecordFormat, type RecordOptions } from './stores/record.ts'
 export { createRedisStore, getRecordName } from './stores/redis-store.ts'
 export {
   type Claim,

@@ -7,8 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type postgres from 'postgres'
 import { StartError } from '../../start-error.ts'
 import { LOCKS } from '../locks.ts'
-import { createClient } from '../postgres-connection.ts'
-import { parseDatabaseUrl } from '../postgres-url.ts'
+import { createPrimaryClient } from '../postgres-primary.ts'
 import { type Cluster, DATABASE, openCluster, runProgram, USER } from './files.ts'
 import { freePort } from './free-port.ts'
 
@@ -131,8 +130,7 @@ async function acquireLock(
   dataDir: string,
   onclose: () => void,
 ): Promise<postgres.Sql | undefined> {
-  const target = parseDatabaseUrl(url)
-  const lock = createClient(target, target.hosts[0], {
+  const lock = await createPrimaryClient(url, {
     connect_timeout: LOCK_CONNECT_TIMEOUT_SECONDS,
     onclose,
   })

@@ -1,0 +1,109 @@
+/** Orders that only their responses in Redis remember: finds and restores them in Postgres. */
+import type { RunQuery } from '@order-once/idempotency'
+import { formatArray } from './repository.ts'
+import { buildResponse, FIELD_NAMES, type Order } from './schema.ts'
+import { orders } from './table.ts'
+
+/** An order, as the response of its request says. */
+export type RememberedOrder = Order & { client_id: string }
+
+/** A remembered order that is not in Postgres. */
+export interface MissingOrder {
+  order: RememberedOrder
+  /** the id of another order that has its key; undefined: the key is free */
+  otherId: string | undefined
+}
+
+/**
+ * Reads the order from the body of its 201.
+ *
+ * @returns undefined if the body is not exactly the response of an order with this key
+ */
+export function parseRememberedOrder(
+  clientId: string,
+  key: string,
+  { body, fingerprint }: { body: string; fingerprint: string },
+): RememberedOrder | undefined {
+  let members: Record<string, unknown> | undefined
+  try {
+    members = JSON.parse(body).order
+  } catch {
+    return undefined
+  }
+  const order = {
+    ...members,
+    client_id: clientId,
+    request_fingerprint: fingerprint,
+    created_at: Date.parse(String(members?.created_at)),
+  } as RememberedOrder
+  const isOrder = order.idempotency_key === key && !Number.isNaN(order.created_at)
+  return isOrder && buildResponse(order).body === body ? order : undefined
+}
+
+/** $1 ids, $2 clients, $3 keys: arrays. */
+const FIND_MISSING = `
+  select remembered.id, other.id as other_id
+  from unnest($1::text[], $2::text[], $3::text[]) as remembered (id, client_id, idempotency_key)
+  left join public.orders same on same.id = remembered.id::uuid
+  left join public.orders other
+    on other.client_id = remembered.client_id and other.idempotency_key = remembered.idempotency_key
+  where same.id is null`
+
+/** Finds those of the orders that are not in Postgres. An order whose key was released is there. */
+export async function findMissingOrders(
+  runQuery: RunQuery,
+  remembered: RememberedOrder[],
+): Promise<MissingOrder[]> {
+  if (remembered.length === 0) return []
+  const columns = (['id', 'client_id', 'idempotency_key'] as const).map((name) =>
+    formatArray(remembered.map((order) => order[name])),
+  )
+  const rows = await runQuery(FIND_MISSING, columns)
+  const otherIds = new Map(
+    rows.map(({ id, other_id }) => [String(id), other_id === null ? undefined : String(other_id)]),
+  )
+  return remembered
+    .filter(({ id }) => otherIds.has(id))
+    .map((order) => ({ order, otherId: otherIds.get(order.id) }))
+}
+
+const RESTORED_COLUMNS = [
+  'id',
+  'client_id',
+  ...FIELD_NAMES,
+  'idempotency_key',
+  'request_fingerprint',
+  'created_at',
+] as const satisfies (keyof typeof orders.$inferSelect)[]
+
+/** As for an insert of new orders, with their times. */
+const RESTORE = `
+  insert into public.orders (${RESTORED_COLUMNS.join(', ')})
+  select ${RESTORED_COLUMNS.map((name) => `${name}::${orders[name].getSQLType()}`).join(', ')}
+  from unnest(${RESTORED_COLUMNS.map((_, i) => `$${i + 1}::text[]`).join(', ')})
+    as lost (${RESTORED_COLUMNS.join(', ')})
+  on conflict do nothing
+  returning id`
+
+/**
+ * Inserts orders as they were: the same id, time, client and key. A row that exists is never changed.
+ *
+ * @returns the ids of those that were inserted
+ */
+export async function restoreOrders(
+  runQuery: RunQuery,
+  lost: RememberedOrder[],
+): Promise<Set<string>> {
+  if (lost.length === 0) return new Set()
+  // In the order of inserts of new orders: two statements with other orders of keys would deadlock.
+  const sorted = lost.toSorted((a, b) => (a.idempotency_key < b.idempotency_key ? -1 : 1))
+  const columns = RESTORED_COLUMNS.map((name) =>
+    formatArray(
+      sorted.map((order) =>
+        name === 'created_at' ? new Date(order.created_at).toISOString() : order[name],
+      ),
+    ),
+  )
+  const rows = await runQuery(RESTORE, columns)
+  return new Set(rows.map(({ id }) => String(id)))
+}

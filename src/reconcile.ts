@@ -1,0 +1,169 @@
+/** The reconciliation: finds orders that Redis remembers and Postgres has lost, and restores them. */
+import { createRecordFormat, ForeignRecordError, type RunQuery } from '@order-once/idempotency'
+import { withDeadline } from '@order-once/idempotency/batching'
+import type { Redis } from 'ioredis'
+import type postgres from 'postgres'
+import {
+  findMissingOrders,
+  type MissingOrder,
+  parseRememberedOrder,
+  type RememberedOrder,
+  restoreOrders,
+} from './orders/remembered-orders.ts'
+import { readDatabaseHistory, storeKnownHistory } from './stores/database-history.ts'
+import { withDedicatedConnection } from './stores/postgres-session.ts'
+import type { Stores } from './stores/prepare.ts'
+import { connectToRedis } from './stores/redis-session.ts'
+
+/** Records per step: Redis and Postgres serve requests in between. */
+const BATCH_SIZE = 500
+
+/** Longer than Postgres takes for a batch on a slow disk, or for a lock that ends. */
+const BATCH_TIMEOUT_MS = 30_000
+
+const PREFIX = 'idemp:'
+
+/** A missing order, and what became of it. */
+export type FoundOrder = MissingOrder & { isRestored: boolean }
+
+export interface ReconcileOptions {
+  /** whether missing orders are restored */
+  apply: boolean
+  /** orders that are older are left out; in ms since 1970 */
+  since?: number | undefined
+  /** called with each remembered order that was missing when it was looked up */
+  onMissing?: (found: FoundOrder) => void
+  /** called after each step with how many of Redis's keys are read, of about how many */
+  onProgress?: (read: number, total: number) => void
+}
+
+export interface ReconcileReport {
+  /** remembered orders that were looked up */
+  remembered: number
+  /** those that Postgres had not, restored ones and conflicts included */
+  missing: number
+  restored: number
+  /** missing orders whose key another order has */
+  conflicts: number
+  /** responses that are not exactly those of an order */
+  unreadable: number
+}
+
+/**
+ * Looks up the order of each completed record in Redis, and with `apply` inserts those that are missing, to the
+ * byte. Rows that exist are never changed, so it can run while the service runs, and again after a failure.
+ * After a complete run that leaves no missing order, the watch for failovers reports nothing more.
+ *
+ * @throws if Postgres or Redis fails; orders that were restored until then stay
+ */
+export async function reconcile(
+  { databaseUrl, databaseId }: Pick<Stores, 'databaseUrl' | 'databaseId'>,
+  redisUrl: string,
+  options: ReconcileOptions,
+): Promise<ReconcileReport> {
+  const redis = await connectToRedis(redisUrl)
+  try {
+    return await withDedicatedConnection(databaseUrl, async (client) => {
+      // A failover during the run is reported after it.
+      const history = await readDatabaseHistory(client).catch(() => undefined)
+      const report = await reconcileRecords(redis, client, databaseId, options)
+      const isComplete = options.since === undefined && (options.apply || report.missing === 0)
+      if (history && isComplete) await storeKnownHistory(redis, databaseId, history)
+      return report
+    })
+  } finally {
+    redis.disconnect()
+  }
+}
+
+async function reconcileRecords(
+  redis: Redis,
+  client: postgres.Sql,
+  databaseId: string,
+  { apply, since = 0, onMissing = () => {}, onProgress = () => {} }: ReconcileOptions,
+): Promise<ReconcileReport> {
+  const report = { remembered: 0, missing: 0, restored: 0, conflicts: 0, unreadable: 0 }
+  const records = createRecordFormat({ database: databaseId })
+  const runQuery: RunQuery = (text, values) =>
+    withDeadline(
+      client.unsafe(text, values as never[]),
+      BATCH_TIMEOUT_MS,
+      'Postgres did not respond',
+    )
+  /** ids of missing orders: SCAN can return a key twice */
+  const reported = new Set<string>()
+
+  /** @returns undefined if the record is not that of an order of this database */
+  function readOrder(name: string, text: string | null): RememberedOrder | undefined {
+    const { clientId, key } = parseRecordName(name)
+    const record = text === null ? undefined : readRecord(key, text)
+    if (record?.state !== 'completed') return undefined
+    const { response: body, payload_hash: fingerprint } = record
+    const order = parseRememberedOrder(clientId, key, { body, fingerprint })
+    if (order === undefined) report.unreadable++
+    return order
+  }
+
+  function readRecord(key: string, text: string) {
+    try {
+      return records.parse(key, text)
+    } catch (error) {
+      if (error instanceof ForeignRecordError) return undefined
+      throw error
+    }
+  }
+
+  async function reconcileBatch(names: string[]): Promise<void> {
+    // One key a command: on a cluster, several would be in different slots.
+    const texts = await Promise.all(names.map((name) => redis.get(name)))
+    const remembered = names
+      .map((name, index) => readOrder(name, texts[index] ?? null))
+      .filter((order) => order !== undefined)
+      .filter(({ created_at }) => created_at >= since)
+    report.remembered += remembered.length
+    const missing = await findMissingOrders(runQuery, remembered)
+    const isFree = ({ otherId }: MissingOrder) => otherId === undefined
+    const lost = missing.filter(isFree).map(({ order }) => order)
+    const restored = apply ? await restoreOrders(runQuery, lost) : new Set<string>()
+    // A request can have taken a key since it was looked up.
+    const taken = apply ? lost.filter(({ id }) => !restored.has(id)) : []
+    const late = await findMissingOrders(runQuery, taken)
+    for (const found of missing) {
+      const { order, otherId = late.find((other) => other.order.id === order.id)?.otherId } = found
+      if (reported.has(order.id)) continue
+      reported.add(order.id)
+      const isRestored = restored.has(order.id)
+      report.missing++
+      if (isRestored) report.restored++
+      if (otherId !== undefined) report.conflicts++
+      onMissing({ order, otherId, isRestored })
+    }
+  }
+
+  const total = await redis.dbsize()
+  let read = 0
+  for await (const names of scanNames(redis)) {
+    await reconcileBatch(names.filter((name) => name.startsWith(PREFIX)))
+    read += names.length
+    onProgress(Math.min(read, total), total)
+  }
+  return report
+}
+
+/** Reads the names of all keys, in steps; some of them twice. */
+async function* scanNames(redis: Redis): AsyncGenerator<string[]> {
+  let cursor = '0'
+  do {
+    const [next, names] = await redis.scan(cursor, 'COUNT', BATCH_SIZE)
+    cursor = next
+    yield names
+  } while (cursor !== '0')
+}
+
+/** `idemp:<key>` of the client `default`, `idemp:<client>,<key>` of the others: no key has a comma. */
+function parseRecordName(name: string): { clientId: string; key: string } {
+  const rest = name.slice(PREFIX.length)
+  const comma = rest.indexOf(',')
+  if (comma < 0) return { clientId: 'default', key: rest }
+  return { clientId: rest.slice(0, comma), key: rest.slice(comma + 1) }
+}

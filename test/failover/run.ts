@@ -1,0 +1,75 @@
+/**
+ * Fails over real servers under load, and checks from outside that no acknowledged order is lost after the
+ * reconciliation, and none was created twice. Prints the table of docs/reliability.md.
+ */
+import { writeFile } from 'node:fs/promises'
+import { parseArgs } from 'node:util'
+import { pgbouncerProgram } from '../support/pgbouncer.ts'
+import { postgresPrograms } from '../support/postgres-node.ts'
+import { type Figures, findMisses, formatTable } from './figures.ts'
+import { ROWS } from './rows.ts'
+import { runRow } from './run-row.ts'
+
+const USAGE = `usage: npm run test:failover -- [--only TEXT]... [--json FILE]
+
+--only runs the rows whose names have TEXT:
+${ROWS.map(({ name }) => `  ${name}`).join('\n')}`
+
+/** More than a stop takes. */
+const FORCE_EXIT_AFTER_MS = 20_000
+
+async function main(stop: AbortController): Promise<boolean> {
+  const { only, json } = readOptions()
+  const isChosen = (name: string) => only.length === 0 || only.some((text) => name.includes(text))
+  const figures: Figures[] = []
+  let hasPassed = true
+  for (const [index, row] of ROWS.entries()) {
+    if (!isChosen(row.name)) continue
+    if (row.usesPooler && pgbouncerProgram === undefined) {
+      console.error(`\nTHE ROW IS LEFT OUT: ${row.name}: no pgbouncer on this machine.\n`)
+      continue
+    }
+    if (row.diskMb !== undefined && process.getuid?.() !== 0) {
+      console.error(`\nTHE ROW IS LEFT OUT: ${row.name}: only root can mount a small disk.\n`)
+      continue
+    }
+    console.log(`${row.name} …`)
+    const found = await runRow(row, index + 1, stop.signal)
+    figures.push(found)
+    const misses = findMisses(found)
+    for (const miss of misses) console.log(`  FAILED: ${miss}`)
+    hasPassed &&= misses.length === 0
+  }
+  if (figures.length === 0) throw new Error(USAGE)
+  console.log(`\n${formatTable(figures)}`)
+  if (json) await writeFile(json, `${JSON.stringify(figures, undefined, 2)}\n`)
+  return hasPassed
+}
+
+function readOptions(): { only: string[]; json: string | undefined } {
+  const { values } = parseArgs({
+    options: { only: { type: 'string', multiple: true }, json: { type: 'string' } },
+  })
+  return { only: values.only ?? [], json: values.json }
+}
+
+const stop = new AbortController()
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => {
+    stop.abort()
+    setTimeout(() => process.exit(1), FORCE_EXIT_AFTER_MS)
+  })
+}
+if (postgresPrograms === undefined) {
+  console.error(
+    'There is no pg_basebackup on this machine: install PostgreSQL, such as the Debian package.',
+  )
+  process.exit(1)
+}
+try {
+  process.exitCode = (await main(stop)) ? 0 : 1
+} catch (error) {
+  console.error('The run did not finish:', error)
+  process.exitCode = 1
+}
+process.exit() // this also ends processes and removes files
