@@ -1,7 +1,11 @@
 /** A store in Redis: each record is a JSON string under `idemp:<key>`. */
-import type { Redis } from 'ioredis'
 import { ConcurrencyLimit } from '../batcher.ts'
-import { createScriptBatcher, defineKeyScript, type RunCall } from '../script-batcher.ts'
+import {
+  createScriptBatcher,
+  defineKeyScript,
+  type RedisClient,
+  type RunCall,
+} from '../script-batcher.ts'
 import { createRecordFormat, type RecordOptions, readResponse } from './record.ts'
 import { createRedisWatcher } from './redis-watcher.ts'
 import { cacheRepeats } from './response-cache.ts'
@@ -86,7 +90,7 @@ interface Found {
  * each call, or refuses it; `limit`: of the calls to this Redis, which other batchers may share
  */
 export function createRedisStore(
-  redis: Redis,
+  redis: RedisClient,
   options: RecordOptions & {
     leaseMs: number
     ttlMs: number
