@@ -1,16 +1,15 @@
 /** The clean-up: releases the keys of old orders and deletes expired idempotency records. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { deleteExpiredRecords, getRecordName, type RunQuery } from '@order-once/idempotency'
-import { withDeadline } from '@order-once/idempotency/batching'
+import { type RedisClient, withDeadline } from '@order-once/idempotency/batching'
 import type { FastifyBaseLogger } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
-import type { Redis } from 'ioredis'
 import { CLEAN_UP_CLOSE_TIMEOUT_MS } from './limits.ts'
 import { releaseOldKeys } from './orders/key-retention.ts'
 import type { Settings } from './settings.ts'
 import { withDedicatedConnection } from './stores/postgres-session.ts'
 import type { Stores } from './stores/prepare.ts'
-import { createRedisClient } from './stores/redis.ts'
+import { createRedisClient } from './stores/redis-client.ts'
 
 /** What a clean-up did. */
 export interface CleanUpReport {
@@ -118,7 +117,7 @@ export const scheduledCleanUp = fastifyPlugin(
 )
 
 /** @throws if Redis does not respond */
-async function connectToRedis(url: string): Promise<Redis> {
+async function connectToRedis(url: string): Promise<RedisClient> {
   const redis = createRedisClient(url, {
     lazyConnect: true,
     commandTimeout: REDIS_TIMEOUT_MS,
