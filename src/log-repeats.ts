@@ -14,7 +14,7 @@ interface LoggedError {
 /**
  * Creates a function for pino's `hooks.logMethod`. Of identical errors at level `error`, it logs the first,
  * and one line with the number of the others: at the end of the interval, or when the process exits. Errors
- * are identical if they have the same message in the log, and the same class and place in the code.
+ * are identical if they have the same message in the log, and the same class, code and place.
  */
 export function createRepeatCounter() {
   const logged = new Map<string, LoggedError>()
@@ -54,5 +54,6 @@ function identifyError([object, message]: Parameters<LogFn>): string | undefined
   const { err } = Object(object) as { err?: unknown }
   if (!(err instanceof Error)) return undefined
   const place = err.stack?.match(/^ +at .*$/m)?.[0]
-  return `${message} ${err.name} ${place}`
+  const { code } = err as NodeJS.ErrnoException // all errors of a database come from one place
+  return `${message} ${err.name} ${code} ${place}`
 }

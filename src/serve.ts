@@ -6,6 +6,7 @@ import type { Logger } from 'pino'
 import { buildApp } from './app.ts'
 import { scheduledCleanUp } from './clean-up.ts'
 import { buildPrimary, onCloseRequest, reportStartFailure, storesOfPrimary } from './cluster.ts'
+import { isLoopbackName } from './http/host-header.ts'
 import { listen } from './http/listen.ts'
 import { SHUTDOWN_TIMEOUT_MS } from './limits.ts'
 import { createLogger } from './logger.ts'
@@ -113,8 +114,16 @@ async function registerMaintenance(
   settings: Settings,
   readMetrics: () => Promise<string>,
 ): Promise<void> {
-  if (settings.metricsPort !== undefined) {
-    await app.register(metricsServer, { ...settings, port: settings.metricsPort, readMetrics })
+  const { metricsPort: port, metricsHost = settings.host } = settings
+  if (port !== undefined) {
+    const isLocal = isLoopbackName(metricsHost) && isSecretPublished(settings)
+    await app.register(metricsServer, {
+      ...settings,
+      host: metricsHost,
+      port,
+      isLocal,
+      readMetrics,
+    })
   }
   await app.register(scheduledCleanUp, settings)
 }

@@ -34,13 +34,14 @@ test('a single error has no count', () => {
   expect(lines).toHaveLength(1)
 })
 
-test('errors of another place, class or message are other errors', () => {
+test('errors of another place, class, code or message are other errors', () => {
   const { log, lines } = createLog()
   log.error({ err: createError('a') }, 'the request failed')
   log.error({ err: createError('a') }, 'the clean-up failed')
   log.error({ err: new RangeError('a') }, 'the request failed')
   log.error({ err: new TypeError('a') }, 'the request failed')
-  expect(lines).toHaveLength(4)
+  log.error({ err: Object.assign(createError('a'), { code: '23514' }) }, 'the request failed')
+  expect(lines).toHaveLength(5)
 })
 
 test('lines of other levels, and those without an error, are all logged', () => {

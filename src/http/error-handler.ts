@@ -9,6 +9,7 @@ import { PROBLEMS_PATH, problems } from './problems.ts'
 
 export const errorHandler = fastifyPlugin(
   async (app) => {
+    app.removeAllContentTypeParsers() // an unknown path is refused without its body
     app.setErrorHandler(sendError)
     app.setNotFoundHandler((request, reply) =>
       sendError(problems.notFound(getPath(request)), request, reply),
@@ -63,11 +64,7 @@ function toProblem(error: FastifyError | Problem | Error, request: FastifyReques
   if (error instanceof DatabaseUnavailableError) return problems.databaseUnavailable()
   const { code = '', statusCode = 500 } = error as Partial<FastifyError>
   if (request.is404 && code.startsWith('FST_ERR_CTP_')) return problems.notFound(getPath(request))
-  if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') {
-    return problems.bodyTooLarge(request.routeOptions.bodyLimit)
-  }
-  // Other errors that the framework blames on the client: a URL that cannot be decoded, a wrong
-  // Content-Length, a body that broke off.
+  // Errors that the framework blames on the client, such as a URL that cannot be decoded.
   if (code.startsWith('FST_') && statusCode < 500) return problems.badRequest(error.message)
   // The queue of inserts and the pool of connections are full.
   if (statusCode === 503) return problems.overloaded()

@@ -4,6 +4,11 @@ import type { FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { problems } from './problems.ts'
 
+export interface HostHeaderOptions {
+  isLocal: boolean
+  publicUrl: string | undefined
+}
+
 /**
  * Refuses HTTP/1.1 without exactly one `Host` (RFC 9112 §3.2).
  *
@@ -12,15 +17,17 @@ import { problems } from './problems.ts'
  * otherwise use a service that only this machine reaches.
  */
 export const hostHeader = fastifyPlugin(
-  async (app, { isLocal, publicUrl }: { isLocal: boolean; publicUrl: string | undefined }) => {
-    const publicHost = publicUrl && new URL(publicUrl).host
+  async (app, { isLocal, publicUrl }: HostHeaderOptions) => {
+    const expected = publicUrl === undefined ? undefined : new URL(publicUrl)
+    const isPublicName = (host: string) =>
+      expected !== undefined && parseHost(host, expected.protocol)?.host === expected.host
 
     app.addHook('onRequest', (request, _reply, done) => {
       const hosts = countHostLines(request)
       const isValid = hosts === 1 || (hosts === 0 && request.raw.httpVersion !== '1.1')
       if (!isValid) return done(problems.hostHeader())
       const { host } = request.headers
-      if (!isLocal || !host || host === publicHost || isLoopbackName(host)) return done()
+      if (!isLocal || !host || isPublicName(host) || isLoopbackName(host)) return done()
       done(problems.misdirectedRequest())
     })
   },
@@ -29,10 +36,14 @@ export const hostHeader = fastifyPlugin(
 
 /** Whether a host, with or without a port, names this machine: RFC 6761 §6.3, RFC 1122 §3.2.1.3, RFC 4291 §2.5.3. */
 export function isLoopbackName(host: string): boolean {
-  const url = `http://${isIPv6(host) ? `[${host}]` : host}`
-  if (!URL.canParse(url)) return false
-  const { hostname } = new URL(url)
-  return /^(.+\.)?localhost$|^127\.\d+\.\d+\.\d+$|^\[::1\]$/.test(hostname)
+  const name = parseHost(host, 'http:')?.hostname ?? ''
+  return /^(.+\.)?localhost\.?$|^127\.\d+\.\d+\.\d+$|^\[::1\]$/.test(name)
+}
+
+/** Parses a host into its normal form: in lower case, and without the port that is the default of its protocol. */
+function parseHost(host: string, protocol: string): URL | undefined {
+  const url = `${protocol}//${isIPv6(host) ? `[${host}]` : host}`
+  return URL.canParse(url) ? new URL(url) : undefined
 }
 
 /** `request.headers` has only the first of several. */

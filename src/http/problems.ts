@@ -140,6 +140,8 @@ export const problems = {
   badRequest: (detail: string) => create('bad-request', detail),
   hostHeader: () => problems.badRequest('Host must be sent exactly once.'),
   malformedHttp: () => problems.badRequest('The request is not well-formed HTTP/1.1.'),
+  tooManyChunks: (max: number) =>
+    problems.badRequest(`The body must not be sent in more than ${max} chunks.`),
   invalidBody: (errors: FieldError[]) => {
     const sentences = errors.map(({ field, message }) => `${field} ${message}`)
     return create('invalid-body', `${sentences.join('; ')}.`, { errors })

@@ -2,15 +2,15 @@
 import { fastify, LogController } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { errorHandler } from '../http/error-handler.ts'
+import { type HostHeaderOptions, hostHeader } from '../http/host-header.ts'
 import { listen } from '../http/listen.ts'
 import { methodNotAllowed } from '../http/method-not-allowed.ts'
 import { createServerOptions, type ServerLimits } from '../http/server.ts'
 import { metricsRoute } from './metrics-route.ts'
 
-export interface MetricsServerOptions extends ServerLimits {
-  /** the address to listen on, unless `metricsHost` is another */
+export interface MetricsServerOptions extends ServerLimits, HostHeaderOptions {
+  /** the address to listen on */
   host: string
-  metricsHost: string | undefined
   port: number
   readMetrics: () => Promise<string>
 }
@@ -22,7 +22,7 @@ export interface MetricsServerOptions extends ServerLimits {
  */
 export const metricsServer = fastifyPlugin(
   async (app, options: MetricsServerOptions) => {
-    const { host, metricsHost = host, port, readMetrics } = options
+    const { host, port, readMetrics } = options
     const server = fastify({
       ...createServerOptions(options).options,
       loggerInstance: app.log,
@@ -31,11 +31,12 @@ export const metricsServer = fastifyPlugin(
     })
     app.addHook('onClose', () => server.close())
     await server.register(errorHandler)
+    await server.register(hostHeader, options)
     await server.register(methodNotAllowed)
     await server.register(metricsRoute, { readMetrics })
     server.refuseOtherMethods()
     await listen(server, {
-      ...{ host: metricsHost, port, portSetting: 'METRICS_PORT' },
+      ...{ host, port, portSetting: 'METRICS_PORT' },
       listenTextResolver: (address) => `metrics are served at ${address}/metrics`,
     })
   },

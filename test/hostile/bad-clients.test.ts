@@ -115,6 +115,41 @@ describe('a client that disconnects', () => {
     expect(await service.countOrders()).toBe(0)
     await expectAlive(service.port)
   })
+
+  test.each(['/orders', '/nothing'])('in its body to %s is no error in the log', async (path) => {
+    const service = await startService()
+    const bytes = formatOrder({ payload: BODY.slice(0, 10) }).replace('/orders', path)
+    const client = openSocket(service.port)
+    service.app.server.once('request', () => setImmediate(() => client.socket.resetAndDestroy()))
+    client.socket.write(bytes)
+    await waitUntilClosed(client)
+    await until(async () => (await countConnections(service)) === 0)
+    await service.app.close()
+    expect(service.logLines.filter(({ level }) => Number(level) >= 50)).toEqual([])
+  })
+})
+
+describe('a body in small chunks', () => {
+  /** Formats an order in chunks of one byte. */
+  function formatChunks(count: number): string {
+    const body = BODY.padEnd(count)
+    const payload = `${body.replace(/./g, '1\r\n$&\r\n')}0\r\n\r\n`
+    return formatOrder({ body, lines: ['Transfer-Encoding: chunked'], payload })
+  }
+
+  test('is read completely', async () => {
+    const { port } = await startService()
+    const client = openSocket(port, formatChunks(4_096))
+    await until(() => client.responses().length === 1)
+    expect(statuses(client)).toEqual([201])
+  })
+
+  test('is refused if it has too many', async () => {
+    const { port } = await startService()
+    const client = openSocket(port, formatChunks(4_097))
+    await until(() => client.responses().length === 1)
+    expect(statuses(client)).toEqual([400])
+  })
 })
 
 describe('two thousand idle connections', () => {

@@ -1,5 +1,5 @@
 import { QueueFullError } from '@order-once/idempotency/batching'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { get, newKey, send } from '../support/client.ts'
 import { createGate, delayInserts } from '../support/gate.ts'
 import { formatOrder, openSocket, type RawResponse } from '../support/raw-socket.ts'
@@ -81,6 +81,15 @@ describe('a problem document', () => {
       status: 405,
       json: { code: 'method-not-allowed' },
     })
+  })
+
+  test('is 404 without parsing the body', async () => {
+    const { port } = await startService()
+    const body = '{"not_an_order":true}'
+    const parse = vi.spyOn(JSON, 'parse')
+    onTestFinished(() => parse.mockRestore())
+    expect((await send(port, { path: '/nope', body })).status).toBe(404)
+    expect(parse).not.toHaveBeenCalledWith(body)
   })
 
   test('refuses a URL that cannot be decoded with 400', async () => {

@@ -1,14 +1,17 @@
 import { describe, expect, test } from 'vitest'
 import { isLoopbackName } from '../../src/http/host-header.ts'
 import { newKey, send } from '../support/client.ts'
+import { startProcess } from '../support/process.ts'
 import { openSocket } from '../support/raw-socket.ts'
 import { startService } from '../support/service.ts'
+import { emptyDatabase } from '../support/stores.ts'
 import { until } from '../support/until.ts'
 
 const LOOPBACK = [
   'localhost',
   'LOCALHOST:8080',
   'shop.localhost',
+  'localhost.:8080',
   '127.0.0.1',
   '127.9.9.9:1',
   '[::1]:8080',
@@ -46,6 +49,23 @@ describe('with the published secret on a loopback address', () => {
     const { port } = await startService({ env: { PUBLIC_URL: 'https://Orders.example.com:8443' } })
     expect((await sendTo(port, 'orders.example.com:8443')).status).toBe(201)
     expect((await sendTo(port, 'orders.example.com')).status).toBe(421)
+  })
+
+  test('the name of PUBLIC_URL is served in any case, with or without its default port', async () => {
+    const { port } = await startService({ env: { PUBLIC_URL: 'https://orders.example.com' } })
+    expect((await sendTo(port, 'Orders.Example.com')).status).toBe(201)
+    expect((await sendTo(port, 'orders.example.com:443')).status).toBe(201)
+    expect((await sendTo(port, 'orders.example.com:80')).status).toBe(421)
+  })
+
+  test('other names are refused on METRICS_PORT, too', async () => {
+    const { url } = await emptyDatabase()
+    const service = await startProcess({ DATABASE_URL: url, METRICS_PORT: '0' })
+    const port = Number(/metrics are served at [^"]*:(\d+)/.exec(service.stdout())?.[1])
+    const readMetrics = (host: string) =>
+      send(port, { method: 'GET', path: '/metrics', headers: { host } })
+    expect((await readMetrics('localhost')).status).toBe(200)
+    expect((await readMetrics('evil.example')).status).toBe(421)
   })
 
   test('HTTP/1.0 without a Host is served', async () => {

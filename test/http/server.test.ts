@@ -4,6 +4,7 @@ import { fastify } from 'fastify'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { MAX_REQUESTS_PER_CONNECTION } from '../../src/http/connections.ts'
 import { createServerOptions } from '../../src/http/server.ts'
+import { STALLED_CONNECTION_TIMEOUT_MS } from '../../src/limits.ts'
 import { get, newKey, send } from '../support/client.ts'
 import { startProcess } from '../support/process.ts'
 import { formatOrder, openSocket } from '../support/raw-socket.ts'
@@ -69,6 +70,7 @@ describe('the requests of one connection', () => {
 
 test('a client that does not read its response is disconnected', async () => {
   const { app, port } = await startServer()
+  expect(app.server.timeout).toBe(STALLED_CONNECTION_TIMEOUT_MS)
   app.server.timeout = 500
   const client = openSocket(port)
   client.socket.pause()
