@@ -1,8 +1,9 @@
+import { Redis } from 'ioredis'
 import { pino } from 'pino'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { checkRedis } from '../../src/stores/check-redis.ts'
 import { freePort } from '../../src/stores/embedded/free-port.ts'
-import { openRedis } from '../../src/stores/redis.ts'
+import { openRedis, type RedisConnection } from '../../src/stores/redis.ts'
 import { CertificateAuthority } from '../support/certificates.ts'
 import { get, newKey, send } from '../support/client.ts'
 import { createGate, type Gate } from '../support/gate.ts'
@@ -28,6 +29,12 @@ async function check(url: string): Promise<string[]> {
   return warnings
 }
 
+/** The port of the server to which a connection leads. */
+function readPort({ client }: RedisConnection): number | undefined {
+  if (!(client instanceof Redis)) return undefined
+  return (client.stream as { remotePort?: number }).remotePort
+}
+
 /** Opens a connection. @returns it, and the port of the server to which it is connected */
 async function open(url: string) {
   const lines: string[] = []
@@ -40,9 +47,7 @@ async function open(url: string) {
         () => true,
         () => false,
       )
-  const readPort = () =>
-    ('stream' in redis.client ? redis.client.stream : {}) as { remotePort?: number }
-  return { redis, lines, set, port: () => readPort().remotePort }
+  return { redis, lines, set, port: () => readPort(redis) }
 }
 
 describe.runIf(redisServer)('Redis behind three sentinels', { timeout: TIMEOUT_MS }, () => {
@@ -130,15 +135,19 @@ describe.runIf(redisServer)('Redis behind three sentinels', { timeout: TIMEOUT_M
       expect(await duplicate).toMatchObject({ status: 201, text: first.text })
       return key
     }
-    const isUp = async () => {
-      for (const { port } of [one, other]) {
-        if ((await get(port, '/health/ready')).json.redis !== 'up') return false
+    /** Whether both use the master, which they may do some time after the health check has found it. */
+    const useMaster = async () => {
+      const masterPort = await system.readMasterPort()
+      for (const { redis } of [one.app, other.app]) {
+        if (!redis || readPort(redis) !== masterPort) return false
+        const call = redis.runCall(() => redis.client.ping())
+        if ((await call.catch(() => '')) !== 'PONG') return false
       }
       return true
     }
     await sendWithDuplicate()
     await system.switchMaster()
-    await until(isUp, 30_000)
+    await until(useMaster, 30_000)
     gate = gates[1]
     const key = await sendWithDuplicate()
     const admin = system.connect(await system.readMasterPort())

@@ -7,12 +7,16 @@ import { until } from './until.ts'
 const SLOTS = 16_384
 const MASTERS = 3
 
-/** Finds a key with this beginning that is in a slot. */
-export function findKey(beginning: string, slot: number): string {
-  for (let i = 0; ; i++) {
+/** Finds a key with this beginning for each slot from 0 on. */
+export function findKeys(beginning: string, slots: number): string[] {
+  const keys: string[] = []
+  const missing = new Set(Array.from({ length: slots }, (_, slot) => slot))
+  for (let i = 0; missing.size > 0; i++) {
     const key = `${beginning}${i}`
-    if (new Command('get', [key]).getSlot() === slot) return key
+    const slot = Number(new Command('get', [key]).getSlot())
+    if (missing.delete(slot)) keys[slot] = key
   }
+  return keys
 }
 
 /** Short, so that a test does not wait long; a busy machine must not fail over by itself. */

@@ -1,7 +1,7 @@
 import { Cluster } from 'ioredis'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { redisServer } from '../../../../test/support/private-redis.ts'
-import { findKey, startRedisCluster } from '../../../../test/support/redis-cluster.ts'
+import { findKeys, startRedisCluster } from '../../../../test/support/redis-cluster.ts'
 import { until } from '../../../../test/support/until.ts'
 import { createRedisStore } from '../../src/stores/redis-store.ts'
 import { createRedisWatcher } from '../../src/stores/redis-watcher.ts'
@@ -39,13 +39,14 @@ describe.runIf(redisServer)('the Redis store on a Redis Cluster', { timeout: TIM
     const { system, redis } = await start(options)
     const store = createRedisStore(redis, OPTIONS)
     const response = { statusCode: 201, headers: {}, body: 'response' }
+    const keysOfSlots = findKeys('idemp:moved-', 20).map((name) => name.slice('idemp:'.length))
     let runs = 0
 
     /** Uses keys of the slot that moves and of many others, all at the same moment. */
     async function useKeys(slot?: number): Promise<void> {
       const run = runs++
       const keys = Array.from({ length: 30 }, (_, i) => `${run}-${i}`)
-      if (slot !== undefined) keys.push(findKey(`idemp:${run}-`, slot).slice('idemp:'.length))
+      if (slot !== undefined) keys.push(keysOfSlots[slot] as string)
       const token = (key: string) => `token-${key}`
       const claims = await Promise.all(keys.map((key) => store.claim(key, 'v1:', token(key))))
       expect(claims).toEqual(keys.map(() => ({ state: 'new' })))
@@ -62,11 +63,11 @@ describe.runIf(redisServer)('the Redis store on a Redis Cluster', { timeout: TIM
     const load = (async () => {
       while (isMoving) await useKeys()
     })()
-    await system.moveSlots(0, 19, useKeys).finally(() => {
+    await system.moveSlots(0, keysOfSlots.length - 1, useKeys).finally(() => {
       isMoving = false
     })
     await load
-    await useKeys(0)
+    await useKeys()
     await store.claim('released', 'v1:', 'token')
     await store.release('released', 'token')
     expect(await store.claim('released', 'v1:', 'token')).toEqual({ state: 'new' })
