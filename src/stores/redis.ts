@@ -80,6 +80,7 @@ export async function openRedis(url: string, log: FastifyBaseLogger): Promise<Re
   let lastError: Error | undefined
   let isConnected = false
   let isReplica = false
+  let isClosing = false
   let wasUp = true
   let loggedCause: string | undefined
   let loggedAt = 0
@@ -101,7 +102,7 @@ export async function openRedis(url: string, log: FastifyBaseLogger): Promise<Re
 
   function logStateChange(): void {
     const isUp = isConnected && !isReplica && !breaker.isOpen()
-    if (client.status === 'end') return
+    if (isClosing) return
     if (isUp) {
       if (!wasUp) log.info('Redis is back')
       lastError = undefined
@@ -172,6 +173,7 @@ export async function openRedis(url: string, log: FastifyBaseLogger): Promise<Re
     runCall,
     failedCalls: () => failedCalls,
     close: async () => {
+      isClosing = true
       stopWatching()
       // QUIT is processed after the responses that are still being stored.
       const quit = withDeadline(client.quit(), REDIS_CLOSE_TIMEOUT_MS, 'Redis did not respond')

@@ -126,6 +126,16 @@ describe.runIf(redisServer)('a Redis Cluster of six', { timeout: TIMEOUT_MS }, (
     }
   })
 
+  test('is left without a warning when the service closes', async () => {
+    const cluster = await start()
+    const { one } = await startInstances(cluster.url)
+    expect((await send(one.port)).status).toBe(201)
+    await until(async () => (await get(one.port, '/health/ready')).json.redis === 'up')
+    one.logLines.length = 0
+    await one.app.close()
+    expect(one.logLines.filter(({ msg }) => `${msg}`.includes('Redis'))).toEqual([])
+  })
+
   test('has no failed call while slots move, and keeps responses and counters', async () => {
     const keys = findKeys('idemp:moved-', 40).map((name) => name.slice('idemp:'.length))
     const cluster = await start()
