@@ -128,6 +128,15 @@ post_signed() {
 # order <key> <bytes>: sends them signed, with an idempotency key.
 order() { post_signed "$2" -H "Idempotency-Key: $1"; }
 
+# read_order <path>: reads an order, signed, again after each 429.
+read_order() {
+  exchange "$1" -H "X-Signature: $(sign "$1")"
+  while [ "$status" = 429 ]; do
+    pause "$(header Retry-After)"
+    exchange "$1" -H "X-Signature: $(sign "$1")"
+  done
+}
+
 sign() {
   printf %s "$1" | openssl dgst -sha256 -hmac "$secret" | sed 's/.* //' | tr a-f "${hex:-a-f}"
 }
@@ -282,12 +291,17 @@ check 'a first response is JSON, without Idempotency-Replayed' \
   'application/json; charset=utf-8, replayed: ' \
   "$(header Content-Type), replayed: $(header Idempotency-Replayed)"
 cp "$tmp/body" "$tmp/first"
+location=$(header Location)
+check 'a first response has the path of the order in Location' "/orders/$(member id)" "$location"
 
 order "$key" "$book"
 replays 'a repeat' "$tmp/first"
+check 'the repeat has the same Location' "$location" "$(header Location)"
 
 order "$key" '{"user_id":"user-1","item":"book","amount":501}'
 refused 'the same key with another body' 409 idempotency-key-reused
+check 'the refusal names what differs' '["amount"]' \
+  "$(printf '%s' "$body" | sed -n 's/.*"changed":\(\[[^]]*\]\).*/\1/p')"
 
 # Padded to 64 KiB, the largest allowed size.
 order "$key" "$(printf '%-65536s' '{ "amount": 5e2, "item": "\u0062ook", "user_id": "user-1" }')"
@@ -295,6 +309,22 @@ replays 'a repeat with another order of members, other white space and other esc
 
 hex=A-F order "\"$key\"" "$book"
 replays 'a repeat with the key in quotes and the signature in upper case' "$tmp/first"
+
+section 'Reading'
+
+for path in "$location" "/orders?idempotency_key=$key"; do
+  read_order "$path"
+  cmp -s "$tmp/body" "$tmp/first" && bytes='the same bytes' || bytes='other bytes'
+  check "GET ${path%%[0-9=]*} returns the bytes of the 201" \
+    '200 application/json; charset=utf-8, the same bytes' \
+    "$status $(header Content-Type), $bytes"
+done
+read_order /orders/0191c3a0-6d1b-7f7e-9c55-3b8f0f6d2a71
+refused 'an order that does not exist' 404 order-not-found
+read_order '/orders?key=1'
+refused 'another query' 400 bad-request
+exchange "$location"
+refused 'reading without a signature' 401 signature-missing
 
 section 'Bodies'
 
@@ -395,13 +425,13 @@ section 'Other paths and methods'
 
 exchange /nothing
 refused 'an unknown path' 404 not-found
-exchange /orders
-refused 'GET /orders' 405 method-not-allowed
-check 'the refusal has Allow' POST "$(header Allow)"
+exchange /orders -X PUT
+refused 'PUT /orders' 405 method-not-allowed
+check 'the refusal has Allow' 'GET, HEAD, POST' "$(header Allow)"
 exchange /problems/none
 refused 'a problem that does not exist' 404 not-found
 for code in idempotency-key-missing idempotency-key-invalid idempotency-key-reused invalid-body \
-  signature-missing signature-invalid not-found method-not-allowed request-in-progress \
+  signature-missing signature-invalid signature-expired not-found order-not-found method-not-allowed request-in-progress \
   body-too-large unsupported-media-type rate-limit-exceeded internal-error overloaded shutting-down; do
   exchange "/problems/$code"
   json="$status $(header Content-Type) $(member code)"

@@ -2,6 +2,7 @@
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { type IdempotencyStore, idempotency } from '@order-once/idempotency'
 import { type FastifyBaseLogger, type FastifyInstance, fastify, LogController } from 'fastify'
+import { clients, getKeyScope } from './clients/clients.ts'
 import { docs } from './docs/docs.ts'
 import { bodyCheck } from './http/body-check.ts'
 import { errorHandler } from './http/error-handler.ts'
@@ -82,6 +83,7 @@ export async function buildApp(
     await app.register(postgresPool)
     await app.register(redisConnection)
     await app.register(metrics)
+    await app.register(clients, { file: settings.clientsFile })
     await app.register(ordersRepository, {
       maxBatch: settings.maxInsertBatch,
       ...(overrides.wrapOrders && { wrap: overrides.wrapOrders }),
@@ -122,7 +124,11 @@ export async function buildApp(
       await signed.register(rawBody)
       await signed.register(groupRequestsByTick)
       await signed.register(rateLimitCounters, limits)
-      await signed.register(signature, { secrets: settings.hmacSecrets })
+      await signed.register(signature, {
+        secrets: settings.hmacSecrets,
+        maxAgeSeconds: settings.maxSignatureAgeSeconds,
+        publicUrl: settings.publicUrl,
+      })
       await signed.register(rateLimit, limits)
       await signed.register(bodyCheck, { keywords: [maxDecimalsKeyword] })
       await signed.register(idempotency, {
@@ -130,7 +136,8 @@ export async function buildApp(
         mismatchStatus: settings.mismatchStatus,
         fingerprint: fingerprintOrder,
         waitMs: settings.waitMs,
-        recover: (key) => recoverResponse(signed.orders, key),
+        scope: getKeyScope,
+        recover: (_storeKey, request) => recoverResponse(signed.orders, request),
         onRelease: signed.metrics.countRelease,
         onWaitersChange: signed.metrics.setWaiting,
       })

@@ -1,7 +1,7 @@
 /** The clean-up: releases the keys of old orders and deletes expired idempotency records. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { deleteExpiredRecords, getRecordName, type RunQuery } from '@order-once/idempotency'
-import { type RedisClient, withDeadline } from '@order-once/idempotency/batching'
+import { withDeadline } from '@order-once/idempotency/batching'
 import type { FastifyBaseLogger } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { CLEAN_UP_CLOSE_TIMEOUT_MS } from './limits.ts'
@@ -9,7 +9,7 @@ import { releaseOldKeys } from './orders/key-retention.ts'
 import type { Settings } from './settings.ts'
 import { withDedicatedConnection } from './stores/postgres-session.ts'
 import type { Stores } from './stores/prepare.ts'
-import { createRedisClient } from './stores/redis-client.ts'
+import { createRedisClient, type RedisClient } from './stores/redis-client.ts'
 
 /** What a clean-up did. */
 export interface CleanUpReport {

@@ -43,6 +43,7 @@ export async function buildPrimary(
     addProcessMetrics(registry)
     const workers = createWorkers(count, app.stores, app.log)
     app.addHook('onClose', workers.close)
+    if (settings.clientsFile !== undefined) process.on('SIGHUP', workers.readClients)
     return { app, readMetrics: sumOverProcesses(registry), startWorkers: workers.start }
   } catch (error) {
     await app.close()
@@ -123,6 +124,11 @@ function createWorkers(count: number, stores: Stores, log: FastifyBaseLogger) {
     async start(): Promise<void> {
       const [at] = await Promise.all(Array.from({ length: count }, fork))
       log.info(`order-once listens on http://${at?.address}:${at?.port} in ${count} processes`)
+    },
+
+    /** Makes all workers read the file of clients again. */
+    readClients(): void {
+      for (const worker of listening) worker.process.kill('SIGHUP')
     },
 
     /** Ends all workers, once they have finished their requests. */

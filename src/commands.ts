@@ -9,6 +9,7 @@ const HELP = `order-once creates an order exactly once, however often its reques
   order-once migrate    applies pending migrations, as each start does
   order-once cleanup    releases old keys and deletes expired records, as the service does hourly
   order-once order      sends an order to a service; --help shows how
+  order-once keygen     makes a key with which a client signs; --help shows how
   order-once --version  prints the version
 
 The settings come from the environment and from .env: see .env.example.`
@@ -52,6 +53,10 @@ export async function runCommand([name, ...args]: string[]): Promise<number> {
         exitCode = await runOrderCommand(args, { ...settings, ...process.env })
       })
       return failure || exitCode
+    }
+    case 'keygen': {
+      const { runKeygenCommand } = await import('./clients/keygen.ts')
+      return runKeygenCommand(args)
     }
     case '--version':
       console.log(readVersion())

@@ -34,18 +34,24 @@ export async function serve(): Promise<void> {
       `Node.js ${process.versions.node} is open to hash collisions (CVE-2026-21717): use 20.20.2, 22.22.2, 24.14.1 or later`,
     )
   }
+  // SIGHUP reads the file of clients again, and ends nothing.
+  const skip = settings.clientsFile === undefined ? [] : ['SIGHUP' as const]
+  for (const signal of skip) process.on(signal, () => {})
   const aborting = new AbortController()
   const starting = startProcess(settings, logger, aborting.signal)
   // The processes of one service close together, and their primary logs it for all of them.
   const level = cluster.isWorker ? 'debug' : 'info'
-  const grace = closeWithGrace({ delay: SHUTDOWN_TIMEOUT_MS, logger }, async ({ signal, err }) => {
-    if (err) logger.fatal({ err }, 'closing after an unexpected error')
-    else logger[level](`closing on ${signal ?? 'request'}: finishing the requests in flight`)
-    aborting.abort()
-    const app = await starting.catch(() => undefined) // it fails if it was not complete
-    await app?.close()
-    logger[level]('closed')
-  })
+  const grace = closeWithGrace(
+    { delay: SHUTDOWN_TIMEOUT_MS, logger, skip },
+    async ({ signal, err }) => {
+      if (err) logger.fatal({ err }, 'closing after an unexpected error')
+      else logger[level](`closing on ${signal ?? 'request'}: finishing the requests in flight`)
+      aborting.abort()
+      const app = await starting.catch(() => undefined) // it fails if it was not complete
+      await app?.close()
+      logger[level]('closed')
+    },
+  )
   if (cluster.isWorker) onCloseRequest(grace.close, starting)
   try {
     await starting

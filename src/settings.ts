@@ -99,11 +99,14 @@ const TABLE = {
     parse: (text) => (text === 'auto' ? ('auto' as const) : integer(1, 99).parse(text)),
     rule: 'auto, for one on each core, or an integer from 1 to 99',
   }),
-  /** any of them may sign */
+  /** any of them may sign; none: `X-Signature` is not accepted */
   hmacSecrets: required('HMAC_SECRET', DEVELOPMENT_SECRET, {
     parse: parseSecrets,
     rule: 'a secret shared with the clients, not empty, or several, separated by commas',
   }),
+  /** clients and their keys; undefined: message signatures are not accepted */
+  clientsFile: optional('CLIENTS_FILE', text('a file')),
+  maxSignatureAgeSeconds: required('SIGNATURE_MAX_AGE_SECONDS', 300, integer(1, DAY_SECONDS)),
   /** wrong signatures of one client in a window, before its next ones are refused with 429 */
   maxSignatureFailures: required('SIGNATURE_FAILURES_MAX', 100, integer(1, 1_000_000_000)),
   databaseUrl: optional(
@@ -221,6 +224,8 @@ export function parseSettings(environment: Environment): Settings {
   }
   if (broken.length > 0) throw new StartError(broken.join('; '))
   const settings = values as Settings
+  // Clients with keys of their own need no published secret beside them.
+  if (settings.clientsFile && environment.HMAC_SECRET === undefined) settings.hmacSecrets = []
   if (settings.metricsPort === settings.port && settings.port !== 0) {
     throw new StartError('METRICS_PORT must be another port than PORT')
   }
@@ -256,7 +261,9 @@ function checkProductionRules(settings: Settings): string[] {
   const broken: string[] = []
   // 32 characters: an HMAC-SHA256 key shorter than the hash weakens it (RFC 2104 §3).
   if (isSecretPublished(settings) || settings.hmacSecrets.some(({ length }) => length < 32)) {
-    broken.push('HMAC_SECRET must be set, to 32 characters or more, in production')
+    broken.push(
+      'HMAC_SECRET must be set, to 32 characters or more, in production; with CLIENTS_FILE it may be left out',
+    )
   }
   for (const name of ['databaseUrl', 'redisUrl'] as const) {
     if (settings[name] === undefined) broken.push(`${TABLE[name].env} must be set in production`)

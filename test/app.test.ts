@@ -85,7 +85,7 @@ test('a start that fails closes what it has opened', async () => {
   }
   let query: Promise<unknown> | undefined
   const wrapOrders = (orders: OrdersRepository) => {
-    query = orders.findByKey('opens a connection of the pool')
+    query = orders.findByKey('default', 'opens a connection of the pool')
     return orders
   }
   const settings = parseSettings({ DATABASE_URL: url, IDEMPOTENCY_STORE: 'redis' })

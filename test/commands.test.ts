@@ -3,7 +3,7 @@ import manifest from '../package.json' with { type: 'json' }
 import { runBinary } from './support/process.ts'
 
 const HELP =
-  /^order-once creates an order exactly once.*\n\n {2}order-once serve .*\n {2}order-once migrate .*\n {2}order-once cleanup .*\n {2}order-once order .*\n/
+  /^order-once creates an order exactly once.*\n\n {2}order-once serve .*\n {2}order-once migrate .*\n {2}order-once cleanup .*\n {2}order-once order .*\n {2}order-once keygen .*\n/
 
 describe('the binary', () => {
   test.each(['--help', '-h'])('prints its commands with %s', async (flag) => {

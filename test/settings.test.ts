@@ -14,6 +14,7 @@ describe('the settings', () => {
       keepAliveTimeoutMs: 72_000,
       workers: 1,
       hmacSecrets: ['super-secret-key'],
+      maxSignatureAgeSeconds: 300,
       maxSignatureFailures: 100,
       rateLimitMax: 10,
       rateLimitWindowMs: 60_000,
@@ -78,6 +79,11 @@ describe('the settings', () => {
       'SIGNATURE_FAILURES_MAX',
       '0',
       'SIGNATURE_FAILURES_MAX must be an integer from 1 to 1000000000',
+    ],
+    [
+      'SIGNATURE_MAX_AGE_SECONDS',
+      '0',
+      'SIGNATURE_MAX_AGE_SECONDS must be an integer from 1 to 86400',
     ],
     ['DATABASE_URL', 'mysql://a/b', 'DATABASE_URL must be a URL that begins with postgres://'],
     ['DATABASE_URL', 'postgres://h/db?xyz=1', 'DATABASE_URL: the parameter xyz is not known'],
@@ -150,6 +156,12 @@ describe('the settings', () => {
     expect(parseSettings({ HMAC_SECRET: 'a b,c' }).hmacSecrets).toEqual(['a b', 'c'])
   })
 
+  test('have no secret by default if there is a file of clients', () => {
+    expect(parseSettings({ CLIENTS_FILE: 'clients.json' }).hmacSecrets).toEqual([])
+    const both = { CLIENTS_FILE: 'clients.json', HMAC_SECRET: 'a secret' }
+    expect(parseSettings(both).hmacSecrets).toEqual(['a secret'])
+  })
+
   test('are all in docs/settings.md and .env.example, with the rules that the service prints', () => {
     const read = (name: string) => readFileSync(new URL(`../${name}`, import.meta.url), 'utf8')
     const [document, example] = [read('docs/settings.md'), read('.env.example')]
@@ -178,18 +190,24 @@ describe('the settings', () => {
       expect(isProduction(parseSettings(complete))).toBe(true)
     })
 
+    test('are accepted without a secret if there is a file of clients', () => {
+      const keys = { ...complete, HMAC_SECRET: undefined, CLIENTS_FILE: 'clients.json' }
+      expect(parseSettings(keys).hmacSecrets).toEqual([])
+      expect(() => parseSettings({ ...keys, HMAC_SECRET: 'short' })).toThrow('32 characters')
+    })
+
     test.each([
       [
         { HMAC_SECRET: undefined },
-        'HMAC_SECRET must be set, to 32 characters or more, in production',
+        'HMAC_SECRET must be set, to 32 characters or more, in production; with CLIENTS_FILE it may be left out',
       ],
       [
         { HMAC_SECRET: 's'.repeat(31) },
-        'HMAC_SECRET must be set, to 32 characters or more, in production',
+        'HMAC_SECRET must be set, to 32 characters or more, in production; with CLIENTS_FILE it may be left out',
       ],
       [
         { HMAC_SECRET: `${'s'.repeat(32)},short` },
-        'HMAC_SECRET must be set, to 32 characters or more, in production',
+        'HMAC_SECRET must be set, to 32 characters or more, in production; with CLIENTS_FILE it may be left out',
       ],
       [{ DATABASE_URL: undefined }, 'DATABASE_URL must be set in production'],
       [{ REDIS_URL: undefined }, 'REDIS_URL must be set in production'],

@@ -9,11 +9,13 @@ const SWAGGER_UI_MAX_AGE_S = 86_400
 export interface ApiReferenceOptions {
   /** a published secret, which the page names */
   knownSecret: string | undefined
+  /** whether `X-Signature` is accepted, which the page makes */
+  hasSharedSecret: boolean
 }
 
 export const apiReference: FastifyPluginAsync<ApiReferenceOptions> = async (
   app,
-  { knownSecret },
+  { knownSecret, hasSharedSecret },
 ) => {
   let openApiJson: string | undefined
   app.get('/openapi.json', async (_request, reply) => {
@@ -21,7 +23,7 @@ export const apiReference: FastifyPluginAsync<ApiReferenceOptions> = async (
     return reply.type('application/json; charset=utf-8').send(openApiJson)
   })
   app.get('/docs/additions.html', (_request, reply) =>
-    sendPage(reply, 'api-reference', { knownSecret }),
+    sendPage(reply, 'api-reference', { knownSecret, hasSharedSecret }),
   )
   app.addHook('onSend', async ({ url }, reply) => {
     if (url.startsWith('/docs/static/swagger-ui')) {

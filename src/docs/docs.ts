@@ -34,10 +34,12 @@ export const docs = fastifyPlugin(
       await pages.register(problemPages)
       if (settings.docs === 'off') return
       const knownSecret = isSecretPublished(settings) ? DEVELOPMENT_SECRET : undefined
-      await pages.register(apiReference, { knownSecret })
+      const hasSharedSecret = settings.hmacSecrets.length > 0
+      await pages.register(apiReference, { knownSecret, hasSharedSecret })
       await pages.register(frontPage, {
         orderSchema,
         knownSecret,
+        hasSharedSecret,
         stores: describeStores(settings, app.stores),
         hasMetrics: settings.metricsPort === undefined,
       })

@@ -10,6 +10,8 @@ export interface FrontPageOptions {
   orderSchema: object
   /** a published secret, which the page names */
   knownSecret: string | undefined
+  /** whether `X-Signature` is accepted, which the page makes */
+  hasSharedSecret: boolean
   stores: StoresInUse
   /** whether `/metrics` is among the routes */
   hasMetrics: boolean
@@ -17,7 +19,7 @@ export interface FrontPageOptions {
 
 export const frontPage: FastifyPluginAsync<FrontPageOptions> = async (
   app,
-  { orderSchema, knownSecret, stores, hasMetrics },
+  { orderSchema, stores, hasMetrics, ...secret },
 ) => {
   const { name, description } = APPLICATION
   const links = {
@@ -26,7 +28,7 @@ export const frontPage: FastifyPluginAsync<FrontPageOptions> = async (
     health: '/health/ready',
     ...(hasMetrics && { metrics: '/metrics' }),
   }
-  const page = { knownSecret, stores, links, order: orderSchema, maxKeyLength: MAX_KEY_LENGTH }
+  const page = { ...secret, stores, links, order: orderSchema, maxKeyLength: MAX_KEY_LENGTH }
   app.get('/', (request, reply) =>
     wantsPage(request, reply)
       ? sendPage(reply, 'front-page', page)

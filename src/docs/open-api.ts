@@ -24,7 +24,14 @@ export const openApi = fastifyPlugin(async (app) => {
             in: 'header',
             name: 'X-Signature',
             description:
-              'The HMAC-SHA256 of the exact bytes of the body, keyed with the shared secret, as 64 hex digits.',
+              'The HMAC-SHA256 of the exact bytes of the body, or of the path with its query for a GET, keyed with the shared secret, as 64 hex digits.',
+          },
+          messageSignature: {
+            type: 'apiKey',
+            in: 'header',
+            name: 'Signature',
+            description:
+              'An HTTP message signature (RFC 9421) with a key of the client, together with `Signature-Input`, and for a POST `Content-Digest` (RFC 9530). It covers `@method`, `@authority`, `@path`, `@query` if there is one, and for a POST `content-digest`, `content-type` and `idempotency-key`. Its parameters are `created` and `keyid`. Only where the service has keys of clients.',
           },
         },
         schemas: { Problem: PROBLEM_SCHEMA },

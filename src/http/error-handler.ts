@@ -5,7 +5,7 @@ import { PROBLEM_MEDIA_TYPE, Problem } from '@order-once/idempotency'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { DatabaseUnavailableError } from '../stores/database-unavailable.ts'
-import { PROBLEMS_PATH, problems } from './problems.ts'
+import { isRetryable, PROBLEMS_PATH, problems } from './problems.ts'
 
 export const errorHandler = fastifyPlugin(
   async (app) => {
@@ -31,7 +31,7 @@ export function sendError(
     .code(problem.statusCode)
     .headers({ 'x-request-id': request.id, ...problem.headers }) // no hook runs for a malformed URL
     .type(PROBLEM_MEDIA_TYPE)
-    .send(JSON.stringify(problem.toDocument(PROBLEMS_PATH)))
+    .send(formatProblem(problem, request.id))
 }
 
 /** Sends the refusal of what is not HTTP, or arrived too slowly, directly on the socket. */
@@ -46,7 +46,7 @@ export function sendClientError(
     return
   }
   const problem = toClientProblem(error.code)
-  const body = JSON.stringify(problem.toDocument(PROBLEMS_PATH))
+  const body = formatProblem(problem)
   socket.end(
     [
       `HTTP/1.1 ${problem.statusCode} ${STATUS_CODES[problem.statusCode]}`,
@@ -57,6 +57,17 @@ export function sendClientError(
       body,
     ].join('\r\n'),
   )
+}
+
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
+
+/** Formats a problem document. Its `instance` is the id of the request, where that is a UUID (RFC 9562 §4). */
+function formatProblem(problem: Problem, requestId = ''): string {
+  return JSON.stringify({
+    ...problem.toDocument(PROBLEMS_PATH),
+    ...(UUID.test(requestId) && { instance: `urn:uuid:${requestId}` }),
+    retryable: isRetryable(problem),
+  })
 }
 
 function toProblem(error: FastifyError | Problem | Error, request: FastifyRequest): Problem {

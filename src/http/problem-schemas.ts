@@ -2,7 +2,14 @@
 import { problems as keyProblems, type Problem } from '@order-once/idempotency'
 import Type from 'typebox'
 import { RETRY_AFTER_SECONDS } from '../limits.ts'
-import { PROBLEM_CODES, PROBLEMS, PROBLEMS_PATH, type ProblemCode, problems } from './problems.ts'
+import {
+  isRetryable,
+  PROBLEM_CODES,
+  PROBLEMS,
+  PROBLEMS_PATH,
+  type ProblemCode,
+  problems,
+} from './problems.ts'
 
 /** A problem document, in the OpenAPI document `#/components/schemas/Problem`. */
 export const PROBLEM_SCHEMA = Type.Object(
@@ -17,6 +24,17 @@ export const PROBLEM_SCHEMA = Type.Object(
         description: 'one entry for each broken rule of the body',
       }),
     ),
+    changed: Type.Optional(
+      Type.Array(Type.String(), {
+        description: 'the members of the body that differ from the order of the key',
+      }),
+    ),
+    instance: Type.Optional(
+      Type.String({ format: 'uri', description: '`urn:uuid:` and the id of the request' }),
+    ),
+    retryable: Type.Boolean({
+      description: 'whether the same request, as it is, may succeed later',
+    }),
   },
   { description: 'What is wrong, and how to fix it (RFC 9457).' },
 )
@@ -39,8 +57,16 @@ const SIGNED_STATUSES = new Set([400, 409, 415, 422, 429, 500])
 /** Headers that some problems have. */
 const PROBLEM_HEADERS = {
   'Retry-After': { type: 'integer', description: 'seconds to wait before a repeat' },
-  'WWW-Authenticate': { type: 'string', description: 'how to sign' },
   Allow: { type: 'string', description: 'the methods of this path' },
+}
+
+/** The headers of each 401. */
+const CHALLENGE_HEADERS = {
+  'WWW-Authenticate': { type: 'string', description: 'how to sign' },
+  'Accept-Signature': {
+    type: 'string',
+    description: 'what a message signature must cover (RFC 9421 §5.1), if clients have keys',
+  },
 }
 
 /** One code has the status that the settings give it. */
@@ -58,12 +84,17 @@ const createExamples = ({ 'idempotency-key-reused': mismatchStatus = 409 }: Chos
       { field: 'colour', message: 'is not a member of an order' },
     ]),
     'bad-request': problems.hostHeader(),
-    'signature-missing': problems.signatureMissing(),
-    'signature-invalid': problems.signatureInvalid(),
+    'signature-missing': problems.signatureMissing('X-Signature is required.'),
+    'signature-invalid': problems.signatureInvalid('Signature-Input must cover "idempotency-key".'),
+    'signature-expired': problems.signatureExpired(
+      'Signature-Input: created is 412 s in the past, and at most 300 s are allowed',
+      1_795_000_412,
+    ),
     'not-found': problems.notFound('/order'),
+    'order-not-found': problems.orderNotFound('id'),
     'method-not-allowed': problems.methodNotAllowed('/orders', 'GET', 'POST'),
     'request-timeout': problems.requestTimeout(),
-    'idempotency-key-reused': keyProblems.keyReused(mismatchStatus),
+    'idempotency-key-reused': keyProblems.keyReused(mismatchStatus, ['amount']),
     'request-in-progress': keyProblems.requestInProgress(RETRY_AFTER_SECONDS),
     'body-too-large': problems.bodyTooLarge(65_536),
     'unsupported-media-type': problems.contentType(),
@@ -98,13 +129,16 @@ function describeResponse(status: number, examples: Problem[]) {
   const ownHeaders = Object.entries(PROBLEM_HEADERS).filter(([name]) =>
     examples.some(({ headers }) => name.toLowerCase() in headers),
   )
+  const isSigned =
+    SIGNED_STATUSES.has(status) || examples.every(({ code }) => code === 'order-not-found')
   return {
     description: examples
       .map(({ code, title }) => `**${title}.** ${PROBLEMS[code as ProblemCode].explanation}`)
       .join('\n\n'),
     headers: {
       ...Object.fromEntries(ownHeaders),
-      ...(SIGNED_STATUSES.has(status) ? SIGNED_HEADERS : REQUEST_ID),
+      ...(status === 401 && CHALLENGE_HEADERS),
+      ...(isSigned ? SIGNED_HEADERS : REQUEST_ID),
     },
     content: {
       'application/problem+json': {
@@ -112,7 +146,10 @@ function describeResponse(status: number, examples: Problem[]) {
         examples: Object.fromEntries(
           examples.map((example) => [
             example.code,
-            { summary: example.title, value: example.toDocument(PROBLEMS_PATH) },
+            {
+              summary: example.title,
+              value: { ...example.toDocument(PROBLEMS_PATH), retryable: isRetryable(example) },
+            },
           ]),
         ),
       },

@@ -31,20 +31,33 @@ export const PROBLEMS = {
   },
   'signature-missing': {
     status: 401,
-    title: 'The X-Signature header is missing',
+    title: 'The signature is missing',
     explanation:
-      'Sign the exact bytes of the body with HMAC-SHA256 and the shared secret, and send the result as 64 hex digits in X-Signature.',
+      'Sign the request in one of two ways. With a shared secret: send the HMAC-SHA256 of the exact bytes of the body, as 64 hex digits, in X-Signature. With a key of your own: send an HTTP message signature (RFC 9421) in Signature-Input and Signature. The response lists in WWW-Authenticate which of them the service accepts, and in Accept-Signature what a message signature must cover.',
   },
   'signature-invalid': {
     status: 401,
-    title: 'The X-Signature header does not match the body',
+    title: 'The signature is not valid',
     explanation:
-      'The signature must be the HMAC-SHA256 of the exact bytes of the body, keyed with the shared secret, as 64 hex digits. Usual causes are another secret, or a body that was changed or reformatted after it was signed.',
+      'The detail names the header and its rule. X-Signature must be the HMAC-SHA256 of the exact bytes of the body, keyed with the shared secret, as 64 hex digits. A message signature must cover the required components and be made with a key of the client. Usual causes are another key, or a request that was changed or reformatted after it was signed.',
+  },
+  'signature-expired': {
+    status: 401,
+    title: 'The signature is not of this time',
+    explanation:
+      'The parameter created of the signature is too far in the past or in the future, or expires is over. The detail has the time of the service. Set the clock of the client, and sign each attempt anew with the same Idempotency-Key.',
   },
   'not-found': {
     status: 404,
     title: 'There is nothing here',
-    explanation: 'Orders are created with POST /orders. Check the path of the request.',
+    explanation:
+      'Orders are created with POST /orders, and read with GET. Check the path of the request.',
+  },
+  'order-not-found': {
+    status: 404,
+    title: 'There is no such order',
+    explanation:
+      'The client has no order with this id or Idempotency-Key. Orders of other clients count as none. A request with the key may still be in flight, and create the order later: only a repeat of it with POST /orders shows how it ended. An order whose key was released is found by its id.',
   },
   'method-not-allowed': {
     status: 405,
@@ -123,13 +136,16 @@ export const PROBLEMS = {
 
 export type ProblemCode = keyof typeof PROBLEMS
 
+/** Whether the same request, as it is, may succeed later: a property of the code. */
+export function isRetryable({ code, statusCode }: Pick<Problem, 'code' | 'statusCode'>): boolean {
+  return statusCode >= 500 || [408, 429].includes(statusCode) || code === 'request-in-progress'
+}
+
 export const PROBLEM_CODES = Object.keys(PROBLEMS) as ProblemCode[]
 
 /** The path of the pages that explain problems. The `type` of a problem is this path and its code. */
 export const PROBLEMS_PATH = '/problems/'
 
-/** A 401 must name its scheme (RFC 9110 §11.6.1). There is no registered name for this one. */
-const CHALLENGE = { headers: { 'www-authenticate': 'HMAC-SHA256 header="X-Signature"' } }
 const RETRY_AFTER = { headers: { 'retry-after': String(RETRY_AFTER_SECONDS) } }
 
 const create = (code: ProblemCode, detail: string, options?: ProblemOptions) =>
@@ -146,14 +162,18 @@ export const problems = {
     const sentences = errors.map(({ field, message }) => `${field} ${message}`)
     return create('invalid-body', `${sentences.join('; ')}.`, { errors })
   },
-  signatureMissing: () => create('signature-missing', 'X-Signature is required.', CHALLENGE),
-  signatureInvalid: () =>
-    create(
-      'signature-invalid',
-      'X-Signature must be the HMAC-SHA256 of the exact body bytes, as 64 hex digits.',
-      CHALLENGE,
-    ),
+  signatureMissing: (detail: string) => create('signature-missing', detail),
+  signatureInvalid: (detail: string) => create('signature-invalid', detail),
+  /** @param nowSeconds the time of the service, in seconds since 1970 */
+  signatureExpired: (reason: string, nowSeconds: number) => {
+    const time = new Date(nowSeconds * 1000).toISOString().replace('.000', '')
+    return create('signature-expired', `${reason}. The service has ${nowSeconds} (${time}).`)
+  },
   notFound: (path: string) => create('not-found', `There is nothing at ${path}.`),
+  orderNotFound: (by: 'id' | 'key') => {
+    const name = by === 'id' ? 'id' : 'Idempotency-Key'
+    return create('order-not-found', `The client has no order with this ${name}.`)
+  },
   methodNotAllowed: (path: string, method: string, allow: string) =>
     create('method-not-allowed', `${path} takes ${allow}, not ${method}.`, { headers: { allow } }),
   requestTimeout: () => create('request-timeout', 'The request did not arrive in time.'),

@@ -31,6 +31,7 @@ export const requestLog = fastifyPlugin(
             route: request.routeOptions.url,
             ...(isSent ? { status: reply.statusCode } : { aborted: true }),
             duration_ms: Math.round(reply.elapsedTime * 1000) / 1000,
+            client: request.client?.id,
             idempotency: request.idempotency?.outcome,
           },
           'request',

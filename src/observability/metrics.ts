@@ -4,6 +4,7 @@ import cluster from 'node:cluster'
 import type { Outcome } from '@order-once/idempotency'
 import { fastifyPlugin } from 'fastify-plugin'
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { DEFAULT_CLIENT_ID } from '../clients/clients-file.ts'
 import { reportToPrimary } from './cluster-metrics.ts'
 import { addProcessMetrics } from './process-metrics.ts'
 
@@ -28,9 +29,15 @@ export interface Metrics {
    *
    * @param route the pattern of its path: paths that clients make up are `unmatched`
    * @param seconds since the request arrived
-   * @param outcome of its key, if it had one
+   * @param outcome of its key and the id of its client, if it had them
    */
-  countResponse(route: string, status: number, seconds: number, outcome: Outcome | undefined): void
+  countResponse(
+    route: string,
+    status: number,
+    seconds: number,
+    outcome: Outcome | undefined,
+    client: string | undefined,
+  ): void
   /** Counts a signed request beyond the limit. */
   countRateLimited(): void
   /** Counts a request without a valid signature. */
@@ -59,7 +66,7 @@ export function createMetrics(): Metrics {
   const outcomes = new Counter({
     name: 'order_once_idempotency_outcomes_total',
     help: 'Requests with a key, by how they ended; those that failed (5xx) are not counted',
-    labelNames: ['outcome'],
+    labelNames: ['client', 'outcome'],
     registers,
   })
   const allOutcomes: Record<Outcome, true> = {
@@ -70,7 +77,8 @@ export function createMetrics(): Metrics {
     mismatch: true,
     in_progress: true,
   }
-  for (const outcome of Object.keys(allOutcomes)) outcomes.inc({ outcome }, 0)
+  for (const outcome of Object.keys(allOutcomes))
+    outcomes.inc({ client: DEFAULT_CLIENT_ID, outcome }, 0)
   const rateLimited = new Counter({
     name: 'order_once_rate_limited_total',
     help: 'Signed requests that were refused by the rate limit',
@@ -106,9 +114,9 @@ export function createMetrics(): Metrics {
   return {
     registry,
     read: cluster.isWorker ? reportToPrimary(registry) : () => registry.metrics(),
-    countResponse: (route, status, seconds, outcome) => {
+    countResponse: (route, status, seconds, outcome, client) => {
       durations.observe({ route, status }, seconds)
-      if (outcome && status < 500) outcomes.inc({ outcome })
+      if (outcome && client && status < 500) outcomes.inc({ client, outcome })
     },
     countRateLimited: () => rateLimited.inc(),
     countSignatureFailure: () => signatureFailures.inc(),
@@ -134,6 +142,7 @@ export const metrics = fastifyPlugin(
         reply.statusCode,
         reply.elapsedTime / 1000,
         request.idempotency?.outcome,
+        request.client?.id,
       )
       done()
     })

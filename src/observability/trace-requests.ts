@@ -34,6 +34,7 @@ export const traceRequests = fastifyPlugin(async (app) => {
 
   app.addHook('onSend', (request, reply, _payload, done) => {
     const { span } = request.opentelemetry()
+    if (request.client) span?.setAttribute('client.id', request.client.id)
     const outcome = request.idempotency?.outcome
     if (outcome) span?.setAttribute('idempotency.outcome', outcome)
     // A refusal is not a failure; and the message of a failure may quote a value.

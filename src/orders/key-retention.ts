@@ -1,5 +1,6 @@
 /** Releases the keys of old orders. */
 import type { RunQuery } from '@order-once/idempotency'
+import { DEFAULT_CLIENT_ID } from '../clients/clients-file.ts'
 
 /**
  * $1 the age in days, $2 how many keys at most. Age and progress are measured by the database's clock
@@ -15,17 +16,18 @@ const RELEASE_KEYS = `
       order by created_at limit $2
       for update skip locked
     )
-    returning released_key
+    returning case client_id when '${DEFAULT_CLIENT_ID}' then released_key
+      else client_id || ',' || released_key end as record_key
   ), deleted as (
-    delete from public.idempotency_records where key in (select released_key from released)
+    delete from public.idempotency_records where key in (select record_key from released)
   )
-  select released_key from released`
+  select record_key from released`
 
 /**
  * Releases the keys of the oldest orders that are older than `retentionDays`, and deletes the records
  * that Postgres has for them, in one statement. The orders stay, with the key in `released_key`.
  *
- * @returns the released keys, at most `limit`
+ * @returns the released keys as the store of idempotency records has them, at most `limit`
  */
 export async function releaseOldKeys(
   runQuery: RunQuery,
@@ -33,5 +35,5 @@ export async function releaseOldKeys(
   limit: number,
 ): Promise<string[]> {
   const rows = await runQuery(RELEASE_KEYS, [retentionDays, limit])
-  return rows.map(({ released_key }) => String(released_key))
+  return rows.map(({ record_key }) => String(record_key))
 }

@@ -1,4 +1,4 @@
-/** What the OpenAPI document says of `POST /orders`. */
+/** What the OpenAPI document says of the routes of orders. */
 import { KEY_CHARACTERS, MAX_KEY_LENGTH } from '@order-once/idempotency'
 import type { FastifySchema } from 'fastify'
 import Type from 'typebox'
@@ -15,7 +15,7 @@ const EXAMPLE = {
   created_at: '2026-03-22T12:37:20.123Z',
 }
 
-const OrderCreated = Type.Object({
+const OrderDocument = Type.Object({
   order: Type.Object({
     id: Type.String({ format: 'uuid' }),
     ...NewOrder.properties,
@@ -24,7 +24,19 @@ const OrderCreated = Type.Object({
   }),
 })
 
+const CONTENT = {
+  'application/json': {
+    schema: OrderDocument,
+    examples: { order: { summary: 'The order', value: { order: EXAMPLE } } },
+  },
+}
+
+/** Either of the two schemes. */
+const SECURITY = [{ signature: [] }, { messageSignature: [] }]
+
 const KEY_PATTERN = `${KEY_CHARACTERS}{1,${MAX_KEY_LENGTH}}`
+
+const CREATE_PROBLEMS = PROBLEM_CODES.filter((code) => code !== 'order-not-found')
 
 /** @param mismatchStatus of a key that is sent with another body */
 export function createOrderSchema(
@@ -36,7 +48,7 @@ export function createOrderSchema(
     summary: 'Create an order exactly once',
     description:
       'Send a new `Idempotency-Key` for each new order, and the same key again whenever you repeat it. A repeat gets the first response again, byte for byte, with `Idempotency-Replayed: true`.',
-    security: [{ signature: [] }],
+    security: SECURITY,
     body: NewOrder,
     headers: {
       type: 'object',
@@ -61,6 +73,7 @@ export function createOrderSchema(
       201: {
         description: 'The order: a new one, or on a repeat the existing one.',
         headers: {
+          Location: { type: 'string', description: 'the path of the order' },
           'Idempotency-Replayed': {
             type: 'string',
             enum: ['true'],
@@ -72,14 +85,45 @@ export function createOrderSchema(
           },
           ...SIGNED_HEADERS,
         },
-        content: {
-          'application/json': {
-            schema: OrderCreated,
-            examples: { order: { summary: 'The order', value: { order: EXAMPLE } } },
-          },
-        },
+        content: CONTENT,
       },
-      ...describeProblems(PROBLEM_CODES, { 'idempotency-key-reused': mismatchStatus }),
+      ...describeProblems(CREATE_PROBLEMS, { 'idempotency-key-reused': mismatchStatus }),
     },
   }
+}
+
+const READ_RESPONSES = {
+  200: {
+    description: 'The order, with the bytes of the response that created it.',
+    headers: SIGNED_HEADERS,
+    content: CONTENT,
+  },
+  ...describeProblems([
+    ...(['bad-request', 'signature-missing', 'signature-invalid', 'signature-expired'] as const),
+    ...(['order-not-found', 'rate-limit-exceeded', 'internal-error'] as const),
+    ...(['database-unavailable', 'overloaded', 'shutting-down'] as const),
+  ]),
+}
+
+export const READ_ORDER_SCHEMA = {
+  operationId: 'readOrder',
+  tags: ['Orders'],
+  summary: 'Read an order',
+  description: 'With `X-Signature`, the signature is that of the path, such as `/orders/<id>`.',
+  security: SECURITY,
+  params: Type.Object({ id: Type.String({ format: 'uuid', examples: [EXAMPLE.id] }) }),
+  response: READ_RESPONSES,
+}
+
+export const FIND_ORDER_SCHEMA = {
+  operationId: 'findOrder',
+  tags: ['Orders'],
+  summary: 'Find the order of a key',
+  description:
+    'With `X-Signature`, the signature is that of the path with its query, as sent. A 404 does not promise that no request with the key is in flight.',
+  security: SECURITY,
+  querystring: Type.Object({
+    idempotency_key: Type.String({ description: 'URL-encoded', examples: ['key-001'] }),
+  }),
+  response: READ_RESPONSES,
 }

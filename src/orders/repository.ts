@@ -14,7 +14,7 @@ declare module 'fastify' {
   }
 }
 
-/** An order to insert: its fields, its key and the fingerprint of its request. */
+/** An order to insert: its fields, its client, its key and the fingerprint of its request. */
 export type OrderToInsert = Omit<Order, 'id' | 'created_at'>
 
 export interface OrdersRepository {
@@ -26,7 +26,14 @@ export interface OrdersRepository {
    */
   insertOnce(order: OrderToInsert): Promise<{ order: Order; inserted: boolean }>
   /** @throws if Postgres fails or does not respond in time */
-  findByKey(key: string): Promise<Order | undefined>
+  findByKey(clientId: string, key: string): Promise<Order | undefined>
+  /**
+   * Finds an order of the client, also one whose key was released.
+   *
+   * @param id a UUID
+   * @throws if Postgres fails or does not respond in time
+   */
+  findById(clientId: string, id: string): Promise<Order | undefined>
   /** How many orders wait for an insert, and how many may. */
   queue(): { waiting: number; limit: number }
 }
@@ -45,9 +52,6 @@ export class RowMismatchError extends Error {
   override name = 'RowMismatchError'
 }
 
-/** Until clients have names of their own, all are one: the default of the column. */
-const CLIENT_ID = 'default'
-
 /** A key can be released between the refused insert and the look-up of its row, but hardly twice. */
 const MAX_ATTEMPTS = 3
 
@@ -63,6 +67,7 @@ const MIN_ROWS_WAITING = 1_000
 
 const INSERTED_COLUMNS = [
   'id',
+  'client_id',
   ...FIELD_NAMES,
   'idempotency_key',
   'request_fingerprint',
@@ -84,7 +89,13 @@ const INSERT_ROWS = `
 
 const FIND_BY_KEY = `
   select ${INSERTED_COLUMNS.join(', ')}, ${CREATED_AT_MS} from public.orders
-  where client_id = '${CLIENT_ID}' and idempotency_key = $1`
+  where client_id = $1 and idempotency_key = $2`
+
+/** A released key is still part of the response. */
+const FIND_BY_ID = `
+  select ${INSERTED_COLUMNS.join(', ')}, coalesce(idempotency_key, released_key) as idempotency_key,
+    ${CREATED_AT_MS}
+  from public.orders where client_id = $1 and id = $2`
 
 type NewRow = Omit<Order, 'created_at'>
 
@@ -119,8 +130,7 @@ export function createOrdersRepository(
 
   /** @returns when each row was inserted, by id */
   async function insert(rows: NewRow[]): Promise<Map<string, number>> {
-    // Two statements with the same keys in different orders would deadlock.
-    const sorted = rows.toSorted((a, b) => (a.idempotency_key < b.idempotency_key ? -1 : 1))
+    const sorted = rows.toSorted(compareKeys)
     const columns = INSERTED_COLUMNS.map((name) => formatArray(sorted.map((row) => row[name])))
     const inserted = await pool.query(INSERT_ROWS, columns, {
       // An insert of keys that are all taken does not show that writing works.
@@ -132,10 +142,17 @@ export function createOrdersRepository(
     return createdAt
   }
 
-  async function findByKey(key: string): Promise<Order | undefined> {
-    const [row] = await pool.query(FIND_BY_KEY, [key])
+  async function findByKey(clientId: string, key: string): Promise<Order | undefined> {
+    const [row] = await pool.query(FIND_BY_KEY, [clientId, key])
     if (row === undefined) return undefined
-    checkRow(row.idempotency_key === key)
+    checkRow(row.client_id === clientId && row.idempotency_key === key)
+    return parseRow(row)
+  }
+
+  async function findById(clientId: string, id: string): Promise<Order | undefined> {
+    const [row] = await pool.query(FIND_BY_ID, [clientId, id])
+    if (row === undefined) return undefined
+    checkRow(row.client_id === clientId && row.id === id.toLowerCase())
     return parseRow(row)
   }
 
@@ -148,6 +165,7 @@ export function createOrdersRepository(
 
   return {
     findByKey,
+    findById,
     queue: () => inserts.queue,
 
     async insertOnce(order) {
@@ -157,7 +175,7 @@ export function createOrdersRepository(
         if (createdAt !== undefined) {
           return { order: { ...row, created_at: createdAt }, inserted: true }
         }
-        const existing = await findByKey(order.idempotency_key)
+        const existing = await findByKey(order.client_id, order.idempotency_key)
         if (existing) return { order: existing, inserted: existing.id === row.id }
       }
       throw new Error(`the key was taken and released ${MAX_ATTEMPTS} times`)
@@ -191,6 +209,12 @@ export const ordersRepository = fastifyPlugin(
 function createId(): string {
   const time = Date.now().toString(16).padStart(12, '0')
   return `${time.slice(0, 8)}-${time.slice(8)}-7${randomUUID().slice(15)}`
+}
+
+/** One order of all keys: two statements with the same keys in different orders would deadlock. */
+function compareKeys(a: NewRow, b: NewRow): number {
+  if (a.idempotency_key !== b.idempotency_key) return a.idempotency_key < b.idempotency_key ? -1 : 1
+  return a.client_id < b.client_id ? -1 : 1
 }
 
 /** The fields that Postgres returns as text although they are numbers: `numeric` is exact. */

@@ -1,27 +1,55 @@
-/** `POST /orders`, behind the idempotency hook. */
+/** `POST /orders`, behind the idempotency hook, and the routes that read orders. */
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { type CompletedRequest, confirmReplay, fingerprintCanonical } from '@order-once/idempotency'
-import type { FastifyRequest } from 'fastify'
+import {
+  type CompletedRequest,
+  confirmReplay,
+  fingerprintCanonical,
+  type IdempotentRequest,
+  parseIdempotencyKey,
+} from '@order-once/idempotency'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
-import { createOrderSchema } from './openapi.ts'
+import { getClient } from '../clients/clients.ts'
+import { problems } from '../http/problems.ts'
+import { createOrderSchema, FIND_ORDER_SCHEMA, READ_ORDER_SCHEMA } from './openapi.ts'
 import type { OrdersRepository } from './repository.ts'
-import { buildResponse, canonicalizeOrder, type NewOrder } from './schema.ts'
+import {
+  buildResponse,
+  canonicalizeOrder,
+  listChangedFields,
+  type NewOrder,
+  ORDERS_PATH,
+  type Order,
+} from './schema.ts'
+
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 
 const routes: FastifyPluginAsyncTypebox<{
   /** of a key that is sent with another body, for the OpenAPI document */
   mismatchStatus: 409 | 422
 }> = async (app, { mismatchStatus }) => {
-  app.post('/orders', { schema: createOrderSchema(mismatchStatus) }, async (request, reply) => {
-    const { idempotency } = request
-    if (idempotency === null) throw new Error('POST /orders is not behind the idempotency hook')
+  app.post(ORDERS_PATH, { schema: createOrderSchema(mismatchStatus) }, async (request, reply) => {
+    const idempotency = getIdempotency(request)
     const { order, inserted } = await app.orders.insertOnce({
       ...request.body,
+      client_id: getClient(request).id,
       idempotency_key: idempotency.key,
       request_fingerprint: idempotency.fingerprint,
     })
-    if (!inserted) confirmReplay(idempotency, order.request_fingerprint)
+    if (!inserted) confirmReplay(idempotency, toCompletedRequest(order, request.body))
     const { statusCode, headers, body } = buildResponse(order)
     return reply.code(statusCode).headers(headers).send(body)
+  })
+
+  app.get(`${ORDERS_PATH}/:id`, { schema: READ_ORDER_SCHEMA }, async (request, reply) => {
+    const { id } = request.params
+    const order = UUID.test(id) ? await app.orders.findById(getClient(request).id, id) : undefined
+    return sendOrder(reply, order, 'id')
+  })
+
+  app.get(ORDERS_PATH, { schema: FIND_ORDER_SCHEMA }, async (request, reply) => {
+    const key = parseKeyQuery(request.url)
+    return sendOrder(reply, await app.orders.findByKey(getClient(request).id, key), 'key')
   })
 }
 
@@ -35,11 +63,50 @@ export function fingerprintOrder({ method, routeOptions, url, body }: FastifyReq
   return fingerprintCanonical(method, routeOptions.url ?? url, canonicalizeOrder(body as NewOrder))
 }
 
-/** Rebuilds the response that the order of this key got, if there is an order. */
+/** @throws if the request is not behind the idempotency hook */
+function getIdempotency({ idempotency }: FastifyRequest): IdempotentRequest {
+  if (idempotency === null) throw new Error('the request is not behind the idempotency hook')
+  return idempotency
+}
+
+/** Rebuilds the response that the client's order of the request's key got, if there is an order. */
 export async function recoverResponse(
   orders: OrdersRepository,
-  key: string,
+  request: FastifyRequest,
 ): Promise<CompletedRequest | undefined> {
-  const order = await orders.findByKey(key)
-  return order && { fingerprint: order.request_fingerprint, response: buildResponse(order) }
+  const order = await orders.findByKey(getClient(request).id, getIdempotency(request).key)
+  return order && toCompletedRequest(order, request.body as NewOrder)
+}
+
+/** @param body of a request that has the key of this order */
+function toCompletedRequest(order: Order, body: NewOrder): CompletedRequest {
+  return {
+    fingerprint: order.request_fingerprint,
+    response: buildResponse(order),
+    listChanges: () => listChangedFields(body, order),
+  }
+}
+
+/** Parses the query, `idempotency_key=<key>`. @throws {Problem} `bad-request`, if it is another */
+function parseKeyQuery(url: string): string {
+  const [, value = ''] = /^[^?]*\?idempotency_key=([^&]*)$/.exec(url) ?? []
+  const key = parseIdempotencyKey(decode(value))
+  if (key !== undefined) return key
+  throw problems.badRequest('The query must be idempotency_key=<key>, URL-encoded.')
+}
+
+/** @returns '' for a text that is not URL-encoded (RFC 3986 §2.1) */
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return ''
+  }
+}
+
+/** Sends the order with the bytes of its 201. @throws {Problem} `order-not-found`, if there is none */
+function sendOrder(reply: FastifyReply, order: Order | undefined, by: 'id' | 'key') {
+  if (order === undefined) throw problems.orderNotFound(by)
+  const { headers, body } = buildResponse(order)
+  return reply.type(`${headers['content-type']}`).send(body)
 }

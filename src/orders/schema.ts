@@ -60,10 +60,15 @@ export function canonicalizeOrder(order: NewOrder): string {
 /** An order as the table keeps it; `created_at` in ms since 1970. */
 export type Order = NewOrder & {
   id: string
+  /** whose order it is */
+  client_id: string
   idempotency_key: string
   request_fingerprint: string
   created_at: number
 }
+
+/** The path of the orders. */
+export const ORDERS_PATH = '/orders'
 
 /** Builds the response to an order: a pure function of its row, so every repeat gets the same bytes. */
 export function buildResponse(order: Order): StoredResponse {
@@ -73,9 +78,17 @@ export function buildResponse(order: Order): StoredResponse {
   body.created_at = new Date(order.created_at).toISOString()
   return {
     statusCode: 201,
-    headers: { 'content-type': 'application/json; charset=utf-8' },
+    headers: {
+      'content-type': 'application/json; charset=utf-8',
+      location: `${ORDERS_PATH}/${order.id}`,
+    },
     body: JSON.stringify({ order: body }),
   }
+}
+
+/** Lists the fields in which a body differs from the order of the first request with its key. */
+export function listChangedFields(body: NewOrder, order: Order): FieldName[] {
+  return FIELD_NAMES.filter((name) => body[name] !== order[name])
 }
 
 /** The Ajv keyword `maxDecimals`: how many decimals a number may have. */

@@ -13,6 +13,7 @@ export function traceOrders(orders: OrdersRepository, tracer: Tracer): OrdersRep
         span.setAttribute('order.inserted', result.inserted)
         return result
       }),
-    findByKey: (key) => withSpan(tracer, 'find', () => orders.findByKey(key)),
+    findById: (clientId, id) => withSpan(tracer, 'find', () => orders.findById(clientId, id)),
+    findByKey: (clientId, key) => withSpan(tracer, 'find', () => orders.findByKey(clientId, key)),
   }
 }

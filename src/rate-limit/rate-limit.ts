@@ -1,4 +1,4 @@
-/** Limits how many requests a client may send, and how many wrong signatures. */
+/** Limits how many requests a client may send, and how many wrong signatures an address. */
 import { isIP, type Socket } from 'node:net'
 import fastifyRateLimit, {
   type FastifyRateLimitStore,
@@ -7,6 +7,8 @@ import fastifyRateLimit, {
 } from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
+import { getClient } from '../clients/clients.ts'
+import { DEFAULT_CLIENT_ID } from '../clients/clients-file.ts'
 import { problems } from '../http/problems.ts'
 import { removePort } from '../http/proxy-trust.ts'
 import {
@@ -22,16 +24,16 @@ declare module 'fastify' {
     /**
      * Counts a request without a valid signature.
      *
-     * @throws {Problem} `rate-limit-exceeded`, if its client has sent too many
+     * @throws {Problem} `rate-limit-exceeded`, if its address has sent too many
      */
     countSignatureFailure(request: FastifyRequest): Promise<void>
   }
 }
 
 export interface RateLimitOptions {
-  /** requests of a client in a window; `off`: no limit */
+  /** requests of a client in a window, unless it has a limit of its own; `off`: no limit */
   max: number | 'off'
-  /** wrong signatures of a client in a window */
+  /** wrong signatures from an address in a window */
   maxSignatureFailures: number
   /** the length of the window */
   windowMs: number
@@ -39,6 +41,8 @@ export interface RateLimitOptions {
 
 /** Begins the names of the counters of wrong signatures. */
 const FAILURES_PREFIX = 'signature-failures:'
+/** Begins the names of the counters of clients with an id: no address begins so. */
+const CLIENT_PREFIX = 'client:'
 
 /**
  * Registers the counters and decorates the app with `countSignatureFailure`. Requests and wrong
@@ -54,7 +58,7 @@ export const rateLimitCounters = fastifyPlugin(
 
     const countSignatureFailure = app.createRateLimit({
       max: maxSignatureFailures,
-      keyGenerator: (request) => FAILURES_PREFIX + identifyClient(request),
+      keyGenerator: (request) => FAILURES_PREFIX + identifyAddress(request),
     })
     app.decorate('countSignatureFailure', async (request: FastifyRequest) => {
       const failures = await countSignatureFailure(request)
@@ -66,17 +70,22 @@ export const rateLimitCounters = fastifyPlugin(
   { name: 'rate-limit-counters', dependencies: ['redis'] },
 )
 
-/** Refuses requests of a client beyond its limit in a fixed window. */
+/**
+ * Refuses requests of a client beyond its limit in a fixed window. Clients are counted by their ids. The default
+ * client, whose secret many may share, is counted by address, unless it has a limit of its own.
+ */
 export const rateLimit = fastifyPlugin(
   async (app, { max, windowMs }: RateLimitOptions) => {
-    if (max === 'off') return
-    /** The limit of a client: the same for all. */
-    const findMax = (_client: string) => max
+    if (max === 'off' && !app.clients.hasFile) return
+    const findMax = (request: FastifyRequest) => getClient(request).rateLimitMax ?? max
     app.addHook(
       'preHandler',
       app.rateLimit({
-        max: (_request, client) => findMax(client),
-        keyGenerator: identifyClient,
+        ...(max === 'off' && {
+          allowList: (request: FastifyRequest) => findMax(request) === 'off',
+        }),
+        max: (request) => Number(findMax(request)),
+        keyGenerator: nameCounter,
         onExceeded: () => app.metrics.countRateLimited(),
         errorResponseBuilder: (_request, { max, ttl }) =>
           problems.rateLimitExceeded(
@@ -86,7 +95,7 @@ export const rateLimit = fastifyPlugin(
       }),
     )
   },
-  { name: 'rate-limit', dependencies: ['metrics', 'rate-limit-counters', 'signature'] },
+  { name: 'rate-limit', dependencies: ['clients', 'metrics', 'rate-limit-counters', 'signature'] },
 )
 
 function createCounters({ redis }: FastifyInstance, windowMs: number): IncrementCounter {
@@ -122,23 +131,30 @@ function createStore(increment: IncrementCounter): FastifyRateLimitStoreCtor {
   }
 }
 
-/** The last client of each open connection. */
-const lastClients = new WeakMap<Socket, { ip: string; client: string }>()
+/** Returns the name of the counter of a signed request. */
+function nameCounter(request: FastifyRequest): string {
+  const { id, rateLimitMax } = getClient(request)
+  const isShared = id === DEFAULT_CLIENT_ID && rateLimitMax === undefined
+  return isShared ? identifyAddress(request) : CLIENT_PREFIX + id
+}
+
+/** The last address of each open connection. */
+const lastAddresses = new WeakMap<Socket, { ip: string; address: string }>()
 
 /**
- * Returns who a request comes from: its IPv4 address or its IPv6 /64 network, which is the same for most
+ * Returns where a request comes from: its IPv4 address or its IPv6 /64 network, which is the same for most
  * requests on a connection.
  */
-function identifyClient({ ip, socket }: FastifyRequest): string {
-  const last = lastClients.get(socket)
-  if (last?.ip === ip) return last.client
-  const client = parseClient(ip, socket)
-  lastClients.set(socket, { ip, client })
-  return client
+function identifyAddress({ ip, socket }: FastifyRequest): string {
+  const last = lastAddresses.get(socket)
+  if (last?.ip === ip) return last.address
+  const address = parseAddress(ip, socket)
+  lastAddresses.set(socket, { ip, address })
+  return address
 }
 
 /** Some proxies append the client's port, and a client can send them anything. */
-function parseClient(ip: string, socket: Socket): string {
+function parseAddress(ip: string, socket: Socket): string {
   const address = removePort(ip)
   return normalizeIP(isIP(address) ? address : (socket.remoteAddress ?? ''))
 }

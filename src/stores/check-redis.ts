@@ -1,5 +1,5 @@
 /** Checks at the start that Redis accepts what is in `REDIS_URL`, and that the service may use it. */
-import { defineKeyScript, type RedisClient, type RunCall } from '@order-once/idempotency/batching'
+import { defineKeyScript, type RunCall } from '@order-once/idempotency/batching'
 import type { FastifyBaseLogger } from 'fastify'
 import { Cluster, Command, type Redis } from 'ioredis'
 import { getErrorCode } from '../error-code.ts'
@@ -9,6 +9,7 @@ import {
   createSentinelClient,
   createServerClient,
   getCommandName,
+  type RedisClient,
 } from './redis-client.ts'
 import {
   type ClusterTarget,

@@ -1,5 +1,4 @@
 /** Creates clients of Redis for each form of its URL. */
-import type { RedisClient } from '@order-once/idempotency/batching'
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
 import {
   type ClusterTarget,
@@ -8,6 +7,9 @@ import {
   type SentinelTarget,
   type ServerTarget,
 } from './redis-url.ts'
+
+/** A client of one server, or of a cluster. */
+export type RedisClient = Redis | Cluster
 
 /** How long one sentinel, or one node that lists the slots, may take: then the next one is asked. */
 const DISCOVERY_TIMEOUT_MS = 500

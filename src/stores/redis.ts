@@ -1,16 +1,11 @@
 /** The connection to Redis, which may fail: requests go on without it. */
-import {
-  ConcurrencyLimit,
-  type RedisClient,
-  type RunCall,
-  withDeadline,
-} from '@order-once/idempotency/batching'
+import { ConcurrencyLimit, type RunCall, withDeadline } from '@order-once/idempotency/batching'
 import type { FastifyBaseLogger } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { Cluster, Redis } from 'ioredis'
 import { REDIS_CLOSE_TIMEOUT_MS, REDIS_COMMAND_TIMEOUT_MS } from '../limits.ts'
 import { createCircuitBreaker } from './circuit-breaker.ts'
-import { createRedisClient } from './redis-client.ts'
+import { createRedisClient, type RedisClient } from './redis-client.ts'
 import { parseRedisUrl } from './redis-url.ts'
 import { leaveDemotedMaster } from './sentinel-watch.ts'
 

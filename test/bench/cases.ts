@@ -1,10 +1,13 @@
 // What is measured: kinds of requests, and the cases of the table and of the chart.
 import { createHmac, randomUUID } from 'node:crypto'
+import { createKeys, type SigningKey } from '../support/message-signature.ts'
 
 /** One kind of request and the response that it must get. */
 export interface Traffic {
   body: string
   signature: string
+  /** signs each request with an HTTP message signature, instead of `signature` */
+  signingKey?: SigningKey
   /** undefined: each request has a new key */
   keys?: string[]
   status: number
@@ -42,6 +45,14 @@ export const FIRST_ORDERS = {
 }
 export const REPLAYS: Traffic = { ...FIRST_ORDERS, isReplay: true, createsOrder: false }
 const NO_ORDERS: Traffic = { ...NEW_ORDERS, createsOrder: false }
+
+/** A key for each algorithm. */
+const SIGNING_KEYS = createKeys()
+/** The file of clients of these keys, and its name in the folder of the service. */
+export const CLIENTS = JSON.stringify({
+  clients: [{ id: 'shop-1', keys: SIGNING_KEYS.map(({ jwk }) => jwk) }],
+})
+export const CLIENTS_FILE = 'clients.json'
 
 /** Enough to keep two processes busy, and few enough for short waits. */
 export const CONNECTIONS = 64
@@ -86,6 +97,13 @@ export const TABLE_CASES: Case[] = [
     env: { INSERT_BATCH_MAX: '1' },
     reference: newOrders,
   },
+  ...SIGNING_KEYS.map((signingKey) => ({
+    ...newOrders,
+    name: `new orders, signed with ${signingKey.algorithm}`,
+    traffic: { ...NEW_ORDERS, signingKey },
+    env: { CLIENTS_FILE, HMAC_SECRET: SECRET },
+    reference: newOrders,
+  })),
   pgbench,
   replays,
   { ...replays, processes: 2, reference: bareFastify2 },

@@ -1,6 +1,7 @@
 // Sends orders with autocannon, and measures rate and latency of the responses.
 import { randomUUID } from 'node:crypto'
 import autocannon from 'autocannon'
+import { signMessage } from '../support/message-signature.ts'
 import type { Traffic } from './cases.ts'
 import type { Speed } from './measure.ts'
 import { percentile } from './statistics.ts'
@@ -53,10 +54,9 @@ export async function sendLoad(load: Load): Promise<LoadResult> {
         amount: connections * requestsEach,
         sampleInt: SAMPLE_MS,
         body: traffic.body,
-        headers: { 'Content-Type': 'application/json', 'X-Signature': traffic.signature },
         setupClient: (client) => {
           // Prepared before the first request is sent: the load shares its cores with the service.
-          const request = () => ({ headers: { 'Idempotency-Key': nextKey() } })
+          const request = () => ({ headers: createHeaders(traffic, port, nextKey()) })
           client.setRequests(Array.from({ length: requestsEach }, request))
           client.on('headers', (message) => {
             if (isReplay(message)) replays++
@@ -84,6 +84,17 @@ export async function sendLoad(load: Load): Promise<LoadResult> {
     p50Ms: percentile(latencies, 0.5),
     p99Ms: percentile(latencies, 0.99),
   }
+}
+
+/** @returns the headers of one request, with its signature */
+function createHeaders(
+  { body, signature, signingKey }: Traffic,
+  port: number,
+  key: string,
+): Record<string, string> {
+  const headers = { 'content-type': 'application/json', 'idempotency-key': key }
+  if (!signingKey) return { ...headers, 'x-signature': signature }
+  return signMessage(signingKey, { authority: `127.0.0.1:${port}`, body, headers })
 }
 
 /** @param message what autocannon's parser reports; its headers are names and values in turn */

@@ -2,12 +2,13 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { freePort } from '../../src/stores/embedded/free-port.ts'
 import { until } from '../support/until.ts'
-import type { Case } from './cases.ts'
+import { type Case, CLIENTS, CLIENTS_FILE } from './cases.ts'
 import { readCpuTime } from './cpu-time.ts'
 import type { Database, Stores } from './stores.ts'
 
@@ -43,6 +44,7 @@ export async function startService(
   const isNew = existsSync(main)
   const args = isNew ? [main, 'serve'] : [resolve(checkout, 'dist/server.js')]
   const database = await stores.createDatabase()
+  await writeFile(resolve(stores.folder, CLIENTS_FILE), CLIENTS)
   const service = await start(args, stores, {
     WORKERS: `${processes}`,
     DATABASE_URL: database.postgresUrl,

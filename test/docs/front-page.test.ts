@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest'
 import { renderPage } from '../../src/docs/pages.ts'
 import { get, send } from '../support/client.ts'
+import { writeClientsFile } from '../support/clients-file.ts'
 import { startService } from '../support/service.ts'
 
 const BROWSER = 'text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8'
@@ -54,6 +55,17 @@ describe('the front page', () => {
     expect(text).toContain(`<dt>Orders</dt><dd>${stores.orders}</dd>`)
     expect(text).toContain(`<dt>Keys and responses</dt><dd>${stores.responses}</dd>`)
     expect(text).toContain(`<dt>Rate limits</dt><dd>${stores.limits}</dd>`)
+  })
+
+  test('says so if the service has no shared secret, and so does the API reference', async () => {
+    const env = { CLIENTS_FILE: await writeClientsFile([]) }
+    const { port } = await startService({ env })
+    const words = 'accepts only signatures with the keys of clients'
+    for (const path of ['/', '/docs/additions.html']) {
+      expect((await get(port, path, BROWSER)).text).toContain(words)
+      const { port: other } = await startService()
+      expect((await get(other, path, BROWSER)).text).not.toContain(words)
+    }
   })
 
   test('has the limits of an order in its form', async () => {

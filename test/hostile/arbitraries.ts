@@ -1,7 +1,8 @@
 /** Random requests: valid, nearly valid and nonsense. */
 import fc from 'fast-check'
 import { sign } from '../support/client.ts'
-import type { WireRequest } from './contract.ts'
+import { createKeys } from '../support/message-signature.ts'
+import type { HeaderLine, MessageSignature, WireRequest } from './contract.ts'
 
 /** Mostly the usual value: of several errors in a request, only the first one is reported. */
 const mostly = <T>(usual: fc.Arbitrary<T>, ...odd: fc.Arbitrary<T>[]) =>
@@ -216,11 +217,21 @@ const framing = (body: Buffer) =>
 
 // Requests
 
+/** The keys of the client that signs messages. */
+export const KEYS = createKeys()
+
+/** Either scheme. */
+const scheme = fc.constantFrom<(MessageSignature | undefined)[]>(
+  undefined,
+  ...KEYS.map((key) => ({ key })),
+)
+
 /** A request with a new key, any body and its signature. */
 export const withAnyBody: fc.Arbitrary<WireRequest> = anyBody.chain((body) =>
-  framing(body).map(([name, value]) => ({
+  fc.tuple(framing(body), scheme).map(([[name, value], messageSignature]) => ({
     method: 'POST',
     path: '/orders',
+    messageSignature,
     headers: [
       ['Content-Type', 'application/json'],
       ['Idempotency-Key', NEW_KEY],
@@ -260,6 +271,93 @@ export const withAnyHeaders: fc.Arbitrary<WireRequest> = plainBody.chain((body) 
     })),
 )
 
+const COVERED = ['content-type', 'content-digest', 'idempotency-key']
+
+/** Changes the value of one header. */
+const changeValue =
+  (wanted: string, change: (value: string) => string) => (headers: HeaderLine[]) =>
+    headers.map(([name, value]): HeaderLine => [name, name === wanted ? change(value) : value])
+
+const flipCharacter = (at: number, bit: number) => (text: string) => {
+  const index = at % text.length
+  // Visible ASCII stays visible ASCII; the result differs.
+  const code = 0x21 + ((text.charCodeAt(index) - 0x21 + 1 + bit) % 94)
+  return text.slice(0, index) + String.fromCharCode(code) + text.slice(index + 1)
+}
+
+/** What makes a right signature wrong. */
+const spoil: fc.Arbitrary<NonNullable<MessageSignature['spoil']>> = fc
+  .oneof(
+    // a covered header with another character, other text, or sent twice
+    fc
+      .tuple(fc.constantFrom(...COVERED), fc.nat(), fc.nat(92))
+      .map(([name, at, bit]) => changeValue(name, flipCharacter(at, bit))),
+    fc
+      .tuple(fc.constantFrom('signature-input', 'signature', 'content-digest'), headerText)
+      .map(([name, text]) => changeValue(name, () => text)),
+    fc
+      .constantFrom(...COVERED, 'signature', 'signature-input')
+      .map(
+        (wanted) => (headers: HeaderLine[]) =>
+          headers.flatMap((line): HeaderLine[] => (line[0] === wanted ? [line, line] : [line])),
+      ),
+    // other parameters
+    fc
+      .constantFrom('', ';alg="none"', ';alg="hmac-sha512"', ';a', ',b=()')
+      .map((end) => changeValue('signature-input', (value) => (end ? value + end : 'sig1=()'))),
+    // without a covered component
+    fc
+      .constantFrom('"@method" ', '"@authority" ', '"@path" ', '"content-digest" ')
+      .map((component) => changeValue('signature-input', (value) => value.replace(component, ''))),
+  )
+  .map((change) => ({ change, code: 'signature-invalid' as const }))
+
+/** A request that is signed with a key: mostly wrongly. */
+export const withAnySignature: fc.Arbitrary<WireRequest> = fc
+  .record({
+    key: fc.constantFrom(...KEYS),
+    amount: fc.constantFrom(1, 2, -1),
+    idempotencyKey: fc.oneof(newKey, fc.constantFrom('a', 'b', '"a"')),
+    spoil: fc.option(
+      fc.oneof(
+        { weight: 8, arbitrary: spoil },
+        {
+          weight: 1,
+          arbitrary: fc.constantFrom(';expires=1', ';created=1').map((end) => ({
+            change: changeValue('signature-input', (value) => value + end),
+            code: 'signature-expired' as const,
+          })),
+        },
+        {
+          weight: 1,
+          arbitrary: fc.constantFrom('signature', 'signature-input').map((missing) => ({
+            change: (headers: HeaderLine[]) => headers.filter(([name]) => name !== missing),
+            code: 'signature-missing' as const,
+          })),
+        },
+      ),
+      { nil: undefined, freq: 3 },
+    ),
+    // of the other scheme, which does not count
+    other: fc.option(headerText, { nil: undefined, freq: 2 }),
+  })
+  .map(({ key, amount, idempotencyKey, spoil, other }) => {
+    const body = Buffer.from(`{"user_id":"user-1","item":"book","amount":${amount}}`)
+    const isJudged = spoil?.code !== 'signature-missing'
+    return {
+      method: 'POST',
+      path: '/orders',
+      headers: [
+        ['Content-Type', 'application/json'],
+        ['Content-Length', `${body.length}`],
+        ['Idempotency-Key', idempotencyKey],
+        ...(other === undefined || !isJudged ? [] : [['X-Signature', other] as HeaderLine]),
+      ],
+      body,
+      messageSignature: { key, spoil },
+    }
+  })
+
 /** Without CONNECT: Node closes the connection. */
 const method = fc.oneof(
   fc.constant('POST'),
@@ -289,7 +387,13 @@ const segment = fc.oneof(
 const query = fc.constantFrom('', '', '?', '?a=1', '?a=%zz', '?%ff&__proto__=1', '#a', '??', '?a#b')
 
 const path = fc.oneof(
-  fc.tuple(fc.constantFrom('/orders', '/problems/overloaded', '/problems/constructor'), query),
+  fc.tuple(
+    fc.constantFrom(
+      ...['/orders', '/problems/overloaded', '/problems/constructor'],
+      ...['/orders/unknown', '/orders/0191c3a0-6d1b-7f7e-9c55-3b8f0f6d2a71'],
+    ),
+    query,
+  ),
   fc.tuple(
     fc.array(segment, { maxLength: 3 }).map((all) => `/${all.join('/')}`),
     query,
@@ -314,8 +418,10 @@ export const withAnyPath: fc.Arbitrary<WireRequest> = fc
     ),
     type: mostly(fc.constant('application/json'), fc.constantFrom('text/plain', 'nonsense')),
     accept: fc.constantFrom('*/*', 'text/html', 'application/json', 'image/png', ';;', ''),
+    messageSignature: scheme,
   })
-  .map(({ method, path, body, type, accept }) => ({
+  .map(({ method, path, body, type, accept, messageSignature }) => ({
+    messageSignature,
     // A refusal of malformed HTTP has a body, which the client of a HEAD request does not expect.
     method: method === 'HEAD' && !/^[!-~]{1,15000}$/.test(path) ? 'GET' : method,
     path,

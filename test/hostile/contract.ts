@@ -5,14 +5,26 @@
 import { expect } from 'vitest'
 import { PROBLEMS, type ProblemCode } from '../../src/http/problems.ts'
 import { sign } from '../support/client.ts'
+import type { SigningKey } from '../support/message-signature.ts'
 
 /** A request as it goes over the wire. */
 export interface WireRequest {
   method: string
   path: string
   /** a line each; several may have the same name */
-  headers: [name: string, value: string][]
+  headers: HeaderLine[]
   body: Buffer
+  /** undefined: `X-Signature` is among the headers, or missing */
+  messageSignature?: MessageSignature | undefined
+}
+
+export type HeaderLine = [name: string, value: string]
+
+/** How a request is signed with a key of its client. */
+export interface MessageSignature {
+  key: SigningKey
+  /** what is done to the signed headers, and the refusal that follows */
+  spoil?: { change: (headers: HeaderLine[]) => HeaderLine[]; code: ProblemCode } | undefined
 }
 
 export interface WireResponse {
@@ -34,12 +46,8 @@ export type Outcome = { code: ProblemCode } | { key: string; order: Order }
 export function predictOutcome(request: WireRequest, maxBodyBytes: number): Outcome {
   const { body } = request
   if (body.length > maxBodyBytes) return { code: 'body-too-large' }
-
-  const [signature, ...moreSignatures] = getHeaderLines(request, 'x-signature')
-  if (signature === undefined) return { code: 'signature-missing' }
-  if (moreSignatures.length > 0 || signature.toLowerCase() !== sign(body)) {
-    return { code: 'signature-invalid' }
-  }
+  const code = predictSignatureRefusal(request)
+  if (code) return { code }
 
   // Node takes the first of several lines.
   const [mediaType = ''] = (getHeaderLines(request, 'content-type')[0] ?? '').split(';')
@@ -58,6 +66,17 @@ export function predictOutcome(request: WireRequest, maxBodyBytes: number): Outc
   if (line === undefined) return { code: 'idempotency-key-missing' }
   const key = /^".*"$/.test(line) ? line.slice(1, -1) : line
   return moreLines.length === 0 && isKey(key) ? { key, order } : { code: 'idempotency-key-invalid' }
+}
+
+/** @returns undefined if the signature is right */
+export function predictSignatureRefusal(request: WireRequest): ProblemCode | undefined {
+  const { method, path, body, messageSignature } = request
+  if (messageSignature) return messageSignature.spoil?.code
+  const [signature, ...more] = getHeaderLines(request, 'x-signature')
+  if (signature === undefined) return 'signature-missing'
+  const signed = method === 'POST' ? body : path
+  const isRight = more.length === 0 && signature.toLowerCase() === sign(signed)
+  return isRight ? undefined : 'signature-invalid'
 }
 
 /** Returns the values of a header, without the white space around them (RFC 9110 §5.5). */
@@ -129,7 +148,9 @@ const STATUS: Partial<Record<ProblemCode, number>> = {
   'invalid-body': 400,
   'signature-missing': 401,
   'signature-invalid': 401,
+  'signature-expired': 401,
   'not-found': 404,
+  'order-not-found': 404,
   'method-not-allowed': 405,
   'idempotency-key-reused': 409,
   'body-too-large': 413,
@@ -137,9 +158,12 @@ const STATUS: Partial<Record<ProblemCode, number>> = {
   'headers-too-large': 431,
 }
 
+const ANY_UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
+
 /** Expects a problem document with this code. */
 export function expectProblem(response: WireResponse, code: ProblemCode): void {
   const { status, headers, text } = response
+  const requestId = `${headers['x-request-id']}`
   // One comparison, so that a failure shows the whole response.
   expect({ status, type: headers['content-type'], document: JSON.parse(text) }).toEqual({
     status: STATUS[code],
@@ -151,10 +175,16 @@ export function expectProblem(response: WireResponse, code: ProblemCode): void {
       detail: expect.stringMatching(/./),
       code,
       ...(code === 'invalid-body' && { errors: expect.any(Array) }),
+      ...(code === 'idempotency-key-reused' && { changed: ['amount'] }),
+      ...(ANY_UUID.test(requestId) && { instance: `urn:uuid:${requestId}` }),
+      retryable: false,
     },
   })
   if (code === 'invalid-body') expectFieldErrors(JSON.parse(text).errors)
-  if (status === 401) expect(headers['www-authenticate']).toContain('HMAC-SHA256')
+  if (status === 401) {
+    expect(headers['www-authenticate']).toContain('HMAC-SHA256')
+    expect(headers['accept-signature']).toMatch(/^sig1=\("@method" .*\);created$/)
+  }
   if (status === 405) expect(headers.allow).toMatch(/^[A-Z]+(, [A-Z]+)*$/)
 }
 

@@ -3,26 +3,40 @@ import { Agent, type IncomingMessage, request } from 'node:http'
 import fc from 'fast-check'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { PROBLEMS, type ProblemCode } from '../../src/http/problems.ts'
-import { newKey } from '../support/client.ts'
+import { newKey, SECRET } from '../support/client.ts'
+import { writeClientsFile } from '../support/clients-file.ts'
+import { signMessage } from '../support/message-signature.ts'
 import { startService } from '../support/service.ts'
-import { NEW_KEY, withAnyBody, withAnyHeaders, withAnyPath } from './arbitraries.ts'
+import {
+  KEYS,
+  NEW_KEY,
+  withAnyBody,
+  withAnyHeaders,
+  withAnyPath,
+  withAnySignature,
+} from './arbitraries.ts'
 import {
   expectCreated,
   expectProblem,
   getHeaderLines,
+  type HeaderLine,
   isAmount,
   isKey,
   isText,
   type Order,
   predictOutcome,
+  predictSignatureRefusal,
   type WireRequest,
   type WireResponse,
 } from './contract.ts'
 
-/** 21 000 requests take less than half a minute on two idle cores. */
+/** 25 000 requests take less than half a minute on two idle cores. */
 const BODY_CASES = 10_000
 const HEADER_CASES = 7_000
 const PATH_CASES = 4_000
+const SIGNATURE_CASES = 4_000
+
+const HOST = '127.0.0.1'
 
 /** Enough to keep the stores busy. */
 const CONCURRENT_CASES = 8
@@ -48,6 +62,8 @@ async function startTarget() {
       RATE_LIMIT_MAX: 'off',
       IDEMPOTENCY_STORE: 'memory',
       LOG_LEVEL: 'error',
+      HMAC_SECRET: SECRET,
+      CLIENTS_FILE: await writeClientsFile([{ id: 'default', keys: KEYS }]),
     },
   })
   const agent = new Agent({ keepAlive: true, maxSockets: CONCURRENT_CASES })
@@ -117,14 +133,20 @@ async function startTarget() {
   return { sendCase, expectOutcome, expectRefusal, expectRows, counts, count }
 }
 
-/** Copies the request, with a new key in place of `NEW_KEY`. */
-function insertNewKey(given: WireRequest): WireRequest {
-  const key = newKey()
-  const headers = given.headers.map(([name, value]): [string, string] => [
-    name,
-    value.replace(NEW_KEY, key),
-  ])
-  return { ...given, headers }
+/** Copies the request, with a new key in place of `NEW_KEY`, and signs it with the key of its client. */
+function completeRequest(given: WireRequest): WireRequest {
+  const { method, path, body, messageSignature } = given
+  const idempotencyKey = newKey()
+  const lines = given.headers.map(
+    ([name, value]): HeaderLine => [name, value.replace(NEW_KEY, idempotencyKey)],
+  )
+  if (!messageSignature) return { ...given, headers: lines }
+  const { key, spoil = { change: (headers) => headers } } = messageSignature
+  const signed = signMessage(key, {
+    ...{ method, path, authority: HOST, body },
+    headers: Object.fromEntries(lines.map(([name, value]) => [name.toLowerCase(), value])),
+  })
+  return { ...given, headers: spoil.change(Object.entries(signed)) }
 }
 
 /** Sends a request and reads its response. */
@@ -137,7 +159,7 @@ function send(port: number, agent: Agent, { method, path, headers, body }: WireR
       method,
       path,
       // Node sends an array as it is, and adds no header.
-      headers: ['Host', '127.0.0.1', ...headers.flat()],
+      headers: ['Host', HOST, ...headers.flat()],
       timeout: RESPONSE_TIMEOUT_MS,
     })
     outgoing.on('timeout', () =>
@@ -161,7 +183,7 @@ async function fuzz(
 ): Promise<void> {
   const checks = Array.from({ length: CONCURRENT_CASES }, () =>
     fc.assert(
-      fc.asyncProperty(cases, async (given) => void (await property(insertNewKey(given)))),
+      fc.asyncProperty(cases, async (given) => void (await property(completeRequest(given)))),
       { numRuns: runs / CONCURRENT_CASES },
     ),
   )
@@ -217,6 +239,20 @@ describe('random requests', () => {
   )
 
   test(
+    'any message signature: a wrong one is refused, whatever is wrong; a right one is an order or a replay',
+    async () => {
+      const { expectOutcome, expectRows, counts } = await startTarget()
+      await fuzz(SIGNATURE_CASES, withAnySignature, expectOutcome)
+      await expectRows()
+      expectOutcomes(counts, SIGNATURE_CASES / 400, [
+        ...['created', 'replayed', 'idempotency-key-reused', 'invalid-body'],
+        ...['signature-missing', 'signature-invalid', 'signature-expired'],
+      ])
+    },
+    TEST_MS,
+  )
+
+  test(
     'any path and method: the page, the order, or the refusal',
     async () => {
       const { sendCase, expectOutcome, expectRefusal, expectRows, count, counts } =
@@ -224,13 +260,15 @@ describe('random requests', () => {
       await fuzz(PATH_CASES, withAnyPath, async (given) => {
         const { method } = given
         const target = predictTarget(given.path)
-        if (target === 'orders') {
-          return method === 'POST'
-            ? expectOutcome(given)
-            : expectRefusal(given, 'method-not-allowed')
+        const isRead = method === 'GET' || method === 'HEAD'
+        if (target === 'orders' && method === 'POST') return expectOutcome(given)
+        if (target === 'orders' || target === 'order') {
+          if (!isRead) return expectRefusal(given, 'method-not-allowed')
+          const code = target === 'orders' ? 'bad-request' : 'order-not-found'
+          return expectRefusal(given, predictSignatureRefusal(given) ?? code)
         }
         if (target !== 'page' && target !== 'no page') return expectRefusal(given, target)
-        if (method !== 'GET' && method !== 'HEAD') return expectRefusal(given, 'method-not-allowed')
+        if (!isRead) return expectRefusal(given, 'method-not-allowed')
         if (target === 'no page') return expectRefusal(given, 'not-found')
         count('page')
         const { status, headers } = await sendCase(given)
@@ -242,7 +280,7 @@ describe('random requests', () => {
       await expectRows()
       expectOutcomes(counts, 10, [
         ...['created', 'page', 'not-found', 'method-not-allowed', 'bad-request'],
-        'headers-too-large',
+        ...['headers-too-large', 'order-not-found', 'signature-invalid'],
       ])
     },
     TEST_MS,
@@ -250,7 +288,7 @@ describe('random requests', () => {
 })
 
 /** Predicts what a path leads to. 'no page': that of a problem which does not exist. */
-function predictTarget(path: string): 'orders' | 'page' | 'no page' | ProblemCode {
+function predictTarget(path: string): 'orders' | 'order' | 'page' | 'no page' | ProblemCode {
   // More than Node reads of all headers.
   if (path.length > 16 * 1024) return 'headers-too-large'
   // A URI is visible ASCII (RFC 3986).
@@ -260,6 +298,7 @@ function predictTarget(path: string): 'orders' | 'page' | 'no page' | ProblemCod
     const [, first, code, ...more] = pathname.split('/').map(decodeURIComponent)
     if (pathname === '/') return 'page'
     if (code === undefined) return first === 'orders' ? 'orders' : 'not-found'
+    if (first === 'orders' && more.length === 0) return 'order'
     if (first !== 'problems' || more.length > 0) return 'not-found'
     return Object.hasOwn(PROBLEMS, code) ? 'page' : 'no page'
   } catch {

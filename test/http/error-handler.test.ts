@@ -1,5 +1,6 @@
 import { QueueFullError } from '@order-once/idempotency/batching'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
+import { isRetryable, PROBLEMS } from '../../src/http/problems.ts'
 import { get, newKey, send } from '../support/client.ts'
 import { createGate, delayInserts } from '../support/gate.ts'
 import { formatOrder, openSocket, type RawResponse } from '../support/raw-socket.ts'
@@ -14,7 +15,7 @@ async function sendBytes(port: number, bytes: string): Promise<RawResponse[]> {
 }
 
 describe('a problem document', () => {
-  test('is application/problem+json with type, title, status, detail and code', async () => {
+  test('is application/problem+json, with the id of the request and whether to repeat it', async () => {
     const { port } = await startService()
     const reply = await send(port, { key: null })
     expect(reply.headers['content-type']).toBe('application/problem+json; charset=utf-8')
@@ -24,7 +25,31 @@ describe('a problem document', () => {
       status: 400,
       detail: 'Idempotency-Key is required.',
       code: 'idempotency-key-missing',
+      instance: `urn:uuid:${reply.headers['x-request-id']}`,
+      retryable: false,
     })
+  })
+
+  test('has no instance if the id of the request is no UUID', async () => {
+    const { port } = await startService()
+    const headers = { 'x-request-id': 'order-1' }
+    const reply = await send(port, { key: null, headers })
+    expect(reply.headers['x-request-id']).toBe('order-1')
+    expect(reply.json).not.toHaveProperty('instance')
+    const id = '0A4F2C9E-6D1B-4F7E-9C55-3B8F0F6D2A71'
+    const other = await send(port, { key: null, headers: { 'x-request-id': id } })
+    expect(other.json.instance).toBe(`urn:uuid:${id}`)
+  })
+
+  test('says for each code whether the same request may succeed later', async () => {
+    const codes = Object.entries(PROBLEMS)
+      .map(([code, { status }]) => ({ code, statusCode: status }))
+      .filter(isRetryable)
+      .map(({ code }) => code)
+    expect(codes.sort()).toEqual([
+      ...['database-unavailable', 'internal-error', 'overloaded', 'rate-limit-exceeded'],
+      ...['request-in-progress', 'request-timeout', 'shutting-down'],
+    ])
   })
 
   test('is 503 if the queue of inserts is full, which is no error in the log', async () => {
@@ -49,13 +74,13 @@ describe('a problem document', () => {
     expect(reply.headers['content-type']).toContain('application/problem+json')
   })
 
-  test.each(['GET', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])(
+  test.each(['PUT', 'PATCH', 'DELETE', 'OPTIONS'])(
     'refuses %s /orders with 405 and Allow',
     async (method) => {
       const { port } = await startService()
       const reply = await send(port, { method })
       expect(reply).toMatchObject({ status: 405, json: { code: 'method-not-allowed' } })
-      expect(reply.headers.allow).toBe('POST')
+      expect(reply.headers.allow).toBe('GET, HEAD, POST')
     },
   )
 
@@ -155,6 +180,8 @@ describe('a problem document', () => {
       status: 500,
       detail: 'The request could not be completed. It is safe to repeat it.',
       code: 'internal-error',
+      instance: `urn:uuid:${reply.headers['x-request-id']}`,
+      retryable: true,
     })
     const log = JSON.stringify(logLines)
     expect(log).toContain('a bug, as in insert into orders')

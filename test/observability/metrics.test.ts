@@ -17,7 +17,9 @@ const CREATED = { route: '/orders', status: '201' }
 const readOutcomes = async (port: number) => {
   const { value } = await scrape(port)
   const names = ['new', 'replayed_cache', 'replayed_database', 'mismatch', 'in_progress', 'waited']
-  return Object.fromEntries(names.map((outcome) => [outcome, value(OUTCOMES, { outcome })]))
+  return Object.fromEntries(
+    names.map((outcome) => [outcome, value(OUTCOMES, { client: 'default', outcome })]),
+  )
 }
 const NO_OUTCOMES = {
   new: 0,
@@ -91,7 +93,7 @@ describe('the duration of requests', () => {
 
   test('is counted in every bucket from its own upwards', async () => {
     const metrics = createMetrics()
-    metrics.countResponse('/orders', 201, 0.3, 'new')
+    metrics.countResponse('/orders', 201, 0.3, 'new', 'default')
     const { values } = (await metrics.registry.getSingleMetric(DURATIONS)?.get()) ?? { values: [] }
     const buckets = values.filter(({ labels }) => 'le' in labels)
     const counted = buckets.filter(({ value }) => value === 1).map(({ labels }) => labels.le)

@@ -113,6 +113,7 @@ test('spans have route, status and outcomes, but no value of the request', async
       'http.route': '/orders',
       'url.path': '/orders',
       'http.response.status_code': 201,
+      'client.id': 'default',
       'idempotency.outcome': 'new',
     },
   })

@@ -17,6 +17,7 @@ import { until } from '../support/until.ts'
 
 const newOrder = (changes: Partial<OrderToInsert> = {}): OrderToInsert => ({
   ...ORDER,
+  client_id: 'default',
   idempotency_key: newKey(),
   request_fingerprint: 'v1:a',
   ...changes,
@@ -83,6 +84,23 @@ describe('orders that arrive at the same time', () => {
     expect(await sql`select 1 from orders`).toHaveLength(1)
   })
 
+  test('with one key of two clients are two orders, also in one batch', async () => {
+    const { orders, sql } = await openRepository()
+    const key = newKey()
+    const all = ['shop-1', 'shop-2', 'shop-1'].map((client_id) =>
+      newOrder({ client_id, idempotency_key: key }),
+    )
+    const results = await Promise.all(all.map((order) => orders.insertOnce(order)))
+    expect(results.map(({ inserted }) => inserted)).toEqual([true, true, false])
+    expect(results[2]?.order).toEqual(results[0]?.order)
+    expect(await orders.findByKey('shop-2', key)).toEqual(results[1]?.order)
+    expect(await orders.findByKey('default', key)).toBeUndefined()
+    expect(await sql`select client_id from orders order by 1`).toEqual([
+      { client_id: 'shop-1' },
+      { client_id: 'shop-2' },
+    ])
+  })
+
   test('get the existing orders of their keys, and create the others', async () => {
     const { orders, sql } = await openRepository()
     const known = Array.from({ length: 10 }, () => newOrder())
@@ -112,20 +130,28 @@ describe('orders that arrive at the same time', () => {
 
   test('are sent in the order of their keys: in other orders, two batches would deadlock', async () => {
     const keys = ['c', 'a', 'B', 'd', 'b', 'C']
-    const sent: string[][] = []
+    const sent: string[][][] = []
     const pool = {
       query: async (_text: string, columns: unknown[] = []) => {
-        const [ids = [], , , , keys = []] = columns.map(parseTextArray)
-        sent.push(keys)
+        const [ids = [], clients = [], , , , keys = []] = columns.map(parseTextArray)
+        sent.push(keys.map((key, i) => [key, clients[i] ?? '']))
         return ids.map((id) => ({ id, created_at: 0 }))
       },
     }
     const orders = createOrdersRepository(pool, { maxBatch: 500 })
     await insertAll(
       orders,
-      keys.map((key) => newOrder({ idempotency_key: key })),
+      ['shop-2', 'shop-1'].flatMap((client_id) =>
+        keys.map((key) => newOrder({ client_id, idempotency_key: key })),
+      ),
     )
-    expect(sent).toEqual([['B', 'C', 'a', 'b', 'c', 'd']])
+    const sorted = ['B', 'C', 'a', 'b', 'c', 'd']
+    expect(sent).toEqual([
+      sorted.flatMap((key) => [
+        [key, 'shop-1'],
+        [key, 'shop-2'],
+      ]),
+    ])
   })
 
   test('with the same keys in other orders do not deadlock', async () => {
@@ -206,7 +232,7 @@ test('the response to a new order is the one that is rebuilt from its row', asyn
       const all = inputs.map((input) => newOrder(input))
       const inserted = await Promise.all(all.map((order) => orders.insertOnce(order)))
       for (const { order } of inserted) {
-        const found = await orders.findByKey(order.idempotency_key as string)
+        const found = await orders.findByKey('default', order.idempotency_key)
         expect(found && buildResponse(found)).toEqual(buildResponse(order))
       }
     }),
@@ -229,9 +255,14 @@ describe('a row that belongs to another query', () => {
   }
 
   test('fails a look-up, and is counted', async () => {
-    const { orders, mismatches } = createWithWrongRow({ idempotency_key: 'another' })
-    await expect(orders.findByKey('mine')).rejects.toThrow(RowMismatchError)
-    expect(mismatches()).toBe(1)
+    for (const row of [
+      { client_id: 'shop-1', idempotency_key: 'another' },
+      { client_id: 'shop-2', idempotency_key: 'mine' },
+    ]) {
+      const { orders, mismatches } = createWithWrongRow(row)
+      await expect(orders.findByKey('shop-1', 'mine')).rejects.toThrow(RowMismatchError)
+      expect(mismatches()).toBe(1)
+    }
   })
 
   test('fails an insert, and is counted', async () => {
@@ -248,7 +279,7 @@ test('each look-up returns its own order while a column of the table is altered'
     orders,
     keys.map((idempotencyKey) => newOrder({ idempotency_key: idempotencyKey })),
   )
-  const findAll = () => Promise.all(keys.map((key) => orders.findByKey(key)))
+  const findAll = () => Promise.all(keys.map((key) => orders.findByKey('default', key)))
   await findAll() // each connection has prepared the statement
 
   let found: ReturnType<typeof findAll> | undefined

@@ -51,6 +51,26 @@ describe('the signature', () => {
     expect(parse).toHaveBeenCalledWith(body)
   })
 
+  test('in another form is refused with words that name the form', async () => {
+    const { port } = await startService()
+    const right = sign(JSON.stringify(ORDER))
+    const base64 = Buffer.from(right, 'hex').toString('base64')
+    for (const [signature, words] of [
+      [`sha256=${right}`, 'begins with sha256='],
+      [`SHA256=${right}`, 'begins with sha256='],
+      [base64, 'is in base64'],
+      [base64.replace('=', ''), 'is in base64'],
+      [Buffer.from(right, 'hex').toString('base64url'), 'is in base64'],
+      [`v1=${right}`, 'has the form v1=<signature>'],
+      [`t=1795000000,v1=${right}`, 'has the form v1=<signature>'],
+    ]) {
+      const { status, json } = await send(port, { signature: `${signature}` })
+      expect({ status, code: json.code }).toEqual({ status: 401, code: 'signature-invalid' })
+      expect(json.detail).toContain(words)
+      expect(json.detail).not.toContain(right)
+    }
+  })
+
   test('is refused if it is sent twice', async () => {
     const { port } = await startService()
     const right = sign(JSON.stringify(ORDER))

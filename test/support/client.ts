@@ -2,6 +2,7 @@
 import { createHmac, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { type Agent, type ClientRequest, type IncomingMessage, request } from 'node:http'
+import { type Signing, type SigningKey, signMessage } from './message-signature.ts'
 
 export const SECRET = 'super-secret-key'
 export const ORDER = { user_id: 'user-1', item: 'book', amount: 500 }
@@ -24,6 +25,10 @@ export interface Send {
   key?: string | string[] | null
   signature?: string | null
   secret?: string
+  /** signs with an HTTP message signature instead of `X-Signature` */
+  signingKey?: SigningKey
+  /** how that signature differs from the usual one */
+  signing?: Signing
   headers?: Record<string, string | string[]>
   /** keeps the connection for further requests */
   agent?: Agent
@@ -41,24 +46,33 @@ export function open(port: number, options: Send = {}): ClientRequest {
   const { key = newKey(), headers = {}, agent = false } = options
   const isRaw = typeof body === 'string' || Buffer.isBuffer(body)
   const bytes = Buffer.from(isRaw ? body : JSON.stringify(body))
-  const { signature = sign(bytes, secret) } = options
+  const hasBody = method !== 'GET' && method !== 'HEAD'
+  const { signature = sign(hasBody ? bytes : path, secret), signingKey, signing } = options
+  const all = {
+    ...(hasBody && { 'content-type': 'application/json' }),
+    ...(key !== null && hasBody && { 'idempotency-key': key }),
+    ...(signature !== null && !signingKey && { 'x-signature': signature }),
+    ...headers,
+  }
+  const signed =
+    signingKey &&
+    signMessage(
+      signingKey,
+      {
+        ...{ method, path, authority: `127.0.0.1:${port}`, body: bytes },
+        headers: Object.fromEntries(Object.entries(all).map(([name, value]) => [name, `${value}`])),
+      },
+      signing,
+    )
   const outgoing = request({
     host: '127.0.0.1',
     port,
     method,
     path,
     agent,
-    headers: {
-      ...(method !== 'GET' && {
-        'content-type': 'application/json',
-        'content-length': bytes.length,
-      }),
-      ...(key !== null && { 'idempotency-key': key }),
-      ...(signature !== null && { 'x-signature': signature }),
-      ...headers,
-    },
+    headers: { ...(hasBody && { 'content-length': bytes.length }), ...signed, ...all },
   })
-  outgoing.end(method === 'GET' ? undefined : bytes)
+  outgoing.end(hasBody ? bytes : undefined)
   return outgoing
 }
 
@@ -71,7 +85,7 @@ export async function send(port: number, options: Send = {}): Promise<Reply> {
     status: response.statusCode ?? 0,
     headers: response.headers,
     text,
-    json: isJson ? JSON.parse(text) : undefined,
+    json: isJson && text !== '' ? JSON.parse(text) : undefined,
   }
 }
 

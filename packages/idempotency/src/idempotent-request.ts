@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Problem } from './problem.ts'
 import { problems } from './problems.ts'
+import type { CompletedRequest } from './stores/store.ts'
 
 /** How a request with a key ended. */
 export type Outcome =
@@ -41,18 +42,22 @@ export function isReplay({ outcome }: IdempotentRequest): boolean {
  * For a handler whose insert finds that the key has a row already: the response that it sends now is a
  * replay.
  *
- * @param fingerprint of the request that the row was made by
+ * @param first the request that the row was made by
  * @throws {Problem} `idempotency-key-reused`, if that was another request
  */
-export function confirmReplay(request: IdempotentRequest, fingerprint: string): void {
-  if (fingerprint !== request.fingerprint) throw refuseMismatch(request)
+export function confirmReplay(
+  request: IdempotentRequest,
+  first: Pick<CompletedRequest, 'fingerprint' | 'listChanges'>,
+): void {
+  if (first.fingerprint !== request.fingerprint)
+    throw refuseMismatch(request, first.listChanges?.())
   request.outcome = 'replayed_database'
 }
 
 /** Sets the outcome. @returns the refusal of a request whose key belongs to another */
-export function refuseMismatch(request: IdempotentRequest): Problem {
+export function refuseMismatch(request: IdempotentRequest, changed?: string[]): Problem {
   request.outcome = 'mismatch'
-  return problems.keyReused(request.mismatchStatus)
+  return problems.keyReused(request.mismatchStatus, changed)
 }
 
 /** Sets the outcome. @returns the refusal of a duplicate of a request in flight */

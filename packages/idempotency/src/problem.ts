@@ -14,6 +14,7 @@ export interface ProblemDocument {
   detail: string
   code: string
   errors?: FieldError[]
+  changed?: string[]
 }
 
 /** What all problems of one code have in common. */
@@ -27,6 +28,8 @@ export interface ProblemOptions {
   headers?: Record<string, string>
   /** one entry for each broken field */
   errors?: FieldError[]
+  /** the members of the body that differ from those of the first request with the key */
+  changed?: string[]
 }
 
 export const PROBLEM_MEDIA_TYPE = 'application/problem+json; charset=utf-8'
@@ -43,13 +46,14 @@ export class Problem implements Error {
   readonly statusCode: number
   readonly headers: Record<string, string>
   readonly errors: FieldError[] | undefined
+  readonly changed: string[] | undefined
 
   /** @param detail names the header or field and the rule that it breaks */
   constructor(
     code: string,
     { status, title }: ProblemType,
     detail: string,
-    { headers = {}, errors }: ProblemOptions = {},
+    { headers = {}, errors, changed }: ProblemOptions = {},
   ) {
     this.message = detail
     this.code = code
@@ -57,6 +61,7 @@ export class Problem implements Error {
     this.statusCode = status
     this.headers = headers
     this.errors = errors
+    this.changed = changed
   }
 
   /**
@@ -72,6 +77,7 @@ export class Problem implements Error {
       detail: this.message,
       code: this.code,
       ...(this.errors && { errors: this.errors }),
+      ...(this.changed && { changed: this.changed }),
     }
   }
 }

@@ -29,12 +29,16 @@ export const problems = {
     ),
   noFingerprint: () =>
     create('bad-request', 'The body has no canonical form. A number in it may be too large.'),
-  /** @param status 409, or the 422 of draft-ietf-httpapi-idempotency-key-header-07 §2.7 */
-  keyReused: (status: 409 | 422) =>
+  /**
+   * @param status 409, or the 422 of draft-ietf-httpapi-idempotency-key-header-07 §2.7
+   * @param changed the members of the body that differ, if they are known
+   */
+  keyReused: (status: 409 | 422, changed?: string[]) =>
     new Problem(
       'idempotency-key-reused',
       { ...PROBLEM_TYPES['idempotency-key-reused'], status },
       'Idempotency-Key was first sent with another request; choose a new key for a new request.',
+      { ...(changed && { changed }) },
     ),
   /** @param retryAfterSeconds when its response or the key is expected */
   requestInProgress: (retryAfterSeconds: number) =>

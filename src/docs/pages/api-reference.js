@@ -5,7 +5,7 @@
 
 /**
  * What Swagger UI is about to send.
- * @typedef {{ method: string, headers: Record<string, string>, body?: string }} SwaggerRequest
+ * @typedef {{ method: string, url: string, headers: Record<string, string>, body?: string }} SwaggerRequest
  */
 /**
  * The properties of a parameter's input. Its description is the parameter's name.
@@ -77,15 +77,19 @@ function setNewKey(showDocument) {
 }
 
 /**
- * Signs the body exactly as it will be sent.
+ * Signs the body exactly as it will be sent; of a GET, the path with its query.
  *
  * @param {SwaggerRequest} request
  */
 async function signRequest(request) {
-  if (request.method !== 'POST') return request
+  const { pathname, search } = new URL(request.url, location.href)
+  if (!pathname.startsWith('/orders')) return request
   const { importSecret, sign } = await signing
   signingKey ??= await importSecret(await askForSecret())
-  request.headers['X-Signature'] = await sign(request.body ?? '', signingKey)
+  request.headers['X-Signature'] = await sign(
+    request.method === 'POST' ? (request.body ?? '') : pathname + search,
+    signingKey,
+  )
   return request
 }
 

@@ -1,7 +1,6 @@
 /** Notifies of changes of Redis keys by pub/sub. */
-import type { Cluster, Redis } from 'ioredis'
 import { DeadlineError, withDeadline } from '../deadline.ts'
-import type { RedisClient } from '../script-batcher.ts'
+import type { RedisCluster, RedisConnection, RedisNode, RedisSubscriber } from '../redis-client.ts'
 
 /**
  * Watches keys on one connection, opened by the first watch. A change of a key must be published to the
@@ -37,10 +36,10 @@ interface Channel {
  * Creates a watcher with the options and the key prefix of a connection; it closes with it. On a cluster it
  * listens to one node, to which all others forward what is published.
  */
-export function createRedisWatcher(redis: RedisClient): RedisWatcher {
+export function createRedisWatcher(redis: RedisConnection): RedisWatcher {
   const prefix = redis.options.keyPrefix ?? ''
   const channels = new Map<string, Channel>()
-  let subscriber: Redis | undefined
+  let subscriber: RedisSubscriber | undefined
   let connecting: Promise<void> | undefined
   let heartbeat: NodeJS.Timeout | undefined
 
@@ -48,14 +47,16 @@ export function createRedisWatcher(redis: RedisClient): RedisWatcher {
   redis.on('close', () => {
     if (subscriber?.status === 'ready') subscriber.disconnect(true)
   })
-  redis.on('-node', (node: Redis) => {
-    const { host, port } = subscriber?.options ?? {}
-    if (node.options.host === host && node.options.port === port) subscriber?.disconnect()
-  })
+  if (isCluster(redis)) {
+    redis.on('-node', (node) => {
+      const { host, port } = subscriber?.options ?? {}
+      if (node.options.host === host && node.options.port === port) subscriber?.disconnect()
+    })
+  }
   redis.once('end', () => subscriber?.disconnect())
 
   /** @throws if the cluster has no node that is connected */
-  function getSubscriber(): Redis {
+  function getSubscriber(): RedisSubscriber {
     if (subscriber) return subscriber
     const options = { autoResubscribe: false, lazyConnect: false }
     const opened = isCluster(redis)
@@ -176,9 +177,9 @@ export function createRedisWatcher(redis: RedisClient): RedisWatcher {
   }
 }
 
-const isCluster = (redis: RedisClient): redis is Cluster => redis.isCluster
+const isCluster = (redis: RedisConnection): redis is RedisCluster => redis.isCluster
 
-function chooseNode(cluster: Cluster): Redis {
+function chooseNode(cluster: RedisCluster): RedisNode {
   const nodes = cluster.nodes()
   const node = nodes[Math.floor(Math.random() * nodes.length)]
   if (node === undefined) throw new Error('no node of the cluster is connected')
@@ -186,7 +187,7 @@ function chooseNode(cluster: Cluster): Redis {
 }
 
 /** Resolves when the connection is ready; rejects when its attempt to connect has failed. */
-function waitUntilReady(client: Redis): Promise<void> {
+function waitUntilReady(client: RedisSubscriber): Promise<void> {
   return new Promise((resolve, reject) => {
     if (client.status === 'end') return reject(new Error('the connection has ended'))
     const onReady = () => {

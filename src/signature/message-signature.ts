@@ -1,0 +1,101 @@
+/** Scheme 2: verifies the HTTP message signature of a request (RFC 9421). */
+import type { VerificationKey } from '../clients/json-web-key.ts'
+import { problems } from '../http/problems.ts'
+import { ALGORITHMS } from './algorithms.ts'
+import { checkContentDigest } from './content-digest.ts'
+import { buildSignatureBase, hasQuery, readHeader, type SignedMessage } from './signature-base.ts'
+import { parseOnlyMember, parseSignatureInput, type SignatureInput } from './signature-input.ts'
+
+export interface VerificationOptions<Key extends VerificationKey> {
+  /** @returns undefined if there is no such key */
+  findKey: (keyid: string) => Key | undefined
+  /** how far `created` may be in the past or in the future */
+  maxAgeSeconds: number
+  /** the clock, in ms since 1970 */
+  now?: () => number
+}
+
+const COVERED_ALWAYS = ['@method', '@authority', '@path']
+const COVERED_WITH_QUERY = ['@query']
+const COVERED_IN_POST = ['content-digest', 'content-type', 'idempotency-key']
+
+/** Lists the components that a signature of this message must cover. */
+export function listRequiredComponents(message: SignedMessage): string[] {
+  return [
+    ...COVERED_ALWAYS,
+    ...(hasQuery(message) ? COVERED_WITH_QUERY : []),
+    ...(message.method === 'POST' ? COVERED_IN_POST : []),
+  ]
+}
+
+/**
+ * Verifies the one signature of a message: its components, its time, the digest of the body, and then the
+ * signature itself.
+ *
+ * @returns the key that made it
+ * @throws {Problem} `signature-missing`, `signature-invalid` or `signature-expired`. An unknown key and a wrong
+ * signature have the same words
+ */
+export function verifyMessageSignature<Key extends VerificationKey>(
+  message: SignedMessage,
+  { findKey, maxAgeSeconds, now = Date.now }: VerificationOptions<Key>,
+): Key {
+  const { input, signature } = readSignature(message)
+  checkCoverage(input, message)
+  checkTime(input, Math.floor(now() / 1000), maxAgeSeconds)
+  const base = buildSignatureBase(message, input)
+  if (input.components.includes('content-digest')) {
+    checkContentDigest(readHeader(message, 'content-digest') ?? '', message.body)
+  }
+  const key = findKey(input.keyid)
+  const isValid =
+    key !== undefined &&
+    (input.algorithm === undefined || input.algorithm === key.algorithm) &&
+    ALGORITHMS[key.algorithm](key.key, Buffer.from(base), signature)
+  if (isValid) return key
+  throw problems.signatureInvalid('No key with this keyid verifies the signature.')
+}
+
+/** Reads the two headers. @throws {Problem} unless both have one signature, with the same label */
+function readSignature(message: SignedMessage): { input: SignatureInput; signature: Buffer } {
+  const inputHeader = readHeader(message, 'signature-input')
+  const signatureHeader = readHeader(message, 'signature')
+  if (inputHeader === undefined || signatureHeader === undefined) {
+    throw problems.signatureMissing('Signature-Input and Signature are required, both of them.')
+  }
+  const input = parseSignatureInput(inputHeader)
+  const signature = parseOnlyMember(signatureHeader)
+  if (signature?.label !== input.label || !(signature.value[0] instanceof ArrayBuffer)) {
+    throw problems.signatureInvalid(
+      'Signature must have exactly one signature, label=:<base64>:, with the label of Signature-Input.',
+    )
+  }
+  return { input, signature: Buffer.from(signature.value[0]) }
+}
+
+/** @throws {Problem} if a component is not covered that must be */
+function checkCoverage({ components }: SignatureInput, message: SignedMessage): void {
+  const missing = listRequiredComponents(message).filter((name) => !components.includes(name))
+  if (missing.length === 0) return
+  const names = missing.map((name) => `"${name}"`).join(', ')
+  throw problems.signatureInvalid(`Signature-Input must cover ${names}.`)
+}
+
+/** @throws {Problem} `signature-expired` if the signature is not of this time */
+function checkTime(
+  { created, expires }: SignatureInput,
+  nowSeconds: number,
+  maxAgeSeconds: number,
+): void {
+  const age = nowSeconds - created
+  if (Math.abs(age) > maxAgeSeconds) {
+    const distance = age > 0 ? `${age} s in the past` : `${-age} s in the future`
+    throw problems.signatureExpired(
+      `Signature-Input: created is ${distance}, and at most ${maxAgeSeconds} s are allowed`,
+      nowSeconds,
+    )
+  }
+  if (expires < nowSeconds) {
+    throw problems.signatureExpired('Signature-Input: expires is in the past', nowSeconds)
+  }
+}
