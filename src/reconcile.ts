@@ -13,6 +13,7 @@ import {
 import { readDatabaseHistory, storeKnownHistory } from './stores/database-history.ts'
 import { withDedicatedConnection } from './stores/postgres-session.ts'
 import type { Stores } from './stores/prepare.ts'
+import { listMasters, type RedisClient } from './stores/redis-client.ts'
 import { connectToRedis } from './stores/redis-session.ts'
 
 /** Records per step: Redis and Postgres serve requests in between. */
@@ -77,7 +78,7 @@ export async function reconcile(
 }
 
 async function reconcileRecords(
-  redis: Redis,
+  redis: RedisClient,
   client: postgres.Sql,
   databaseId: string,
   { apply, since = 0, onMissing = () => {}, onProgress = () => {} }: ReconcileOptions,
@@ -140,17 +141,21 @@ async function reconcileRecords(
     }
   }
 
-  const total = await redis.dbsize()
+  const masters = listMasters(redis)
+  const sizes = await Promise.all(masters.map((master) => master.dbsize()))
+  const total = sizes.reduce((sum, size) => sum + size, 0)
   let read = 0
-  for await (const names of scanNames(redis)) {
-    await reconcileBatch(names.filter((name) => name.startsWith(PREFIX)))
-    read += names.length
-    onProgress(Math.min(read, total), total)
+  for (const master of masters) {
+    for await (const names of scanNames(master)) {
+      await reconcileBatch(names.filter((name) => name.startsWith(PREFIX)))
+      read += names.length
+      onProgress(Math.min(read, total), total)
+    }
   }
   return report
 }
 
-/** Reads the names of all keys, in steps; some of them twice. */
+/** Reads the names of all keys of a server, in steps; some of them twice. */
 async function* scanNames(redis: Redis): AsyncGenerator<string[]> {
   let cursor = '0'
   do {

@@ -5,7 +5,7 @@ import { readEnvFile } from './env-file.ts'
 import { DEVELOPMENT_SECRET, findDamage } from './secret.ts'
 import { StartError } from './start-error.ts'
 import { parseDatabaseUrl } from './stores/postgres-url.ts'
-import { parseRedisUrl } from './stores/redis-url.ts'
+import { parseRedisUrl, REDIS_SCHEME } from './stores/redis-url.ts'
 
 const DAY_SECONDS = 86_400
 
@@ -124,8 +124,8 @@ const TABLE = {
   redisUrl: optional(
     'REDIS_URL',
     text(
-      'a URL that begins with redis:// or rediss://',
-      (text) => /^rediss?:\/\//.test(text) && parseRedisUrl(text) !== undefined,
+      'a URL that begins with redis://, redis+sentinel:// or redis+cluster://, or with rediss for TLS',
+      (text) => REDIS_SCHEME.test(text) && parseRedisUrl(text) !== undefined,
     ),
   ),
   rateLimitMax: required('RATE_LIMIT_MAX', 10, limit(1, 1_000_000_000)),

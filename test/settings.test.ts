@@ -90,7 +90,7 @@ describe('the settings', () => {
     [
       'REDIS_URL',
       'localhost:6379',
-      'REDIS_URL must be a URL that begins with redis:// or rediss://',
+      'REDIS_URL must be a URL that begins with redis://, redis+sentinel:// or redis+cluster://, or with rediss for TLS',
     ],
     ['RATE_LIMIT_MAX', '0', 'RATE_LIMIT_MAX must be off, or an integer from 1 to 1000000000'],
     [

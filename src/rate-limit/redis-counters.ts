@@ -2,10 +2,10 @@
 import {
   type ConcurrencyLimit,
   createScriptBatcher,
+  type RedisClient,
   type RunCall,
   withDeadline,
 } from '@order-once/idempotency/batching'
-import type { Redis } from 'ioredis'
 import { LRUCache } from 'lru-cache'
 import { REDIS_COMMAND_TIMEOUT_MS } from '../limits.ts'
 import type { IncrementCounter, WindowCount } from './counters.ts'
@@ -41,7 +41,7 @@ const MAX_EXCEEDED_CLIENTS = 10_000
  * `REDIS_COMMAND_TIMEOUT_MS`
  */
 export function createRedisCounters(
-  redis: Redis,
+  redis: RedisClient,
   options: { windowMs: number; limit: ConcurrencyLimit; runCall: RunCall },
 ): IncrementCounter {
   const { windowMs, limit, runCall } = options

@@ -2,8 +2,9 @@
  * The history of a database: a failover or a restore begins another one, in which acknowledged orders may be
  * missing. Redis keeps the last one that is known to agree with its records.
  */
-import type { Redis } from 'ioredis'
+
 import type postgres from 'postgres'
+import type { RedisClient } from './redis-client.ts'
 
 /** A moment in the history of a database. */
 export interface DatabaseHistory {
@@ -46,7 +47,7 @@ const createName = (databaseId: string) => `order-once:history:${databaseId}`
 
 /** @returns undefined if Redis has none */
 export async function readKnownHistory(
-  redis: Redis,
+  redis: RedisClient,
   databaseId: string,
 ): Promise<DatabaseHistory | undefined> {
   const text = await redis.get(createName(databaseId))
@@ -55,7 +56,7 @@ export async function readKnownHistory(
 
 /** Keeps the history that agrees with the records in Redis. */
 export async function storeKnownHistory(
-  redis: Redis,
+  redis: RedisClient,
   databaseId: string,
   { system, timeline, lsn }: DatabaseHistory,
 ): Promise<void> {

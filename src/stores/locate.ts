@@ -4,7 +4,7 @@ import type { Settings } from '../settings.ts'
 import { StartError } from '../start-error.ts'
 import { urlWithoutCredentials } from './postgres-connection.ts'
 import { waitForPostgres } from './postgres-session.ts'
-import { createRedisClient } from './redis.ts'
+import { createRedisClient } from './redis-client.ts'
 import { describeRedis } from './redis-url.ts'
 
 /** The services of `docker-compose.yml`. */

@@ -1,6 +1,5 @@
 /** Dedicated connections to Redis: for the clean-up, the reconciliation and the watch for failovers. */
-import type { Redis } from 'ioredis'
-import { createRedisClient } from './redis.ts'
+import { createRedisClient, type RedisClient } from './redis-client.ts'
 
 /** More than for a request: a batch has many commands, and no client waits for it. */
 const REDIS_TIMEOUT_MS = 5_000
@@ -10,7 +9,7 @@ const REDIS_TIMEOUT_MS = 5_000
  *
  * @throws if Redis does not respond
  */
-export async function connectToRedis(url: string): Promise<Redis> {
+export async function connectToRedis(url: string): Promise<RedisClient> {
   const redis = createRedisClient(url, {
     lazyConnect: true,
     commandTimeout: REDIS_TIMEOUT_MS,

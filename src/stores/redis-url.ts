@@ -1,68 +1,166 @@
-/** The URL of a Redis. */
+/** The URL of a Redis, of its sentinels, or of a Redis Cluster. */
 import { StartError } from '../start-error.ts'
 
-/** All that a `REDIS_URL` says. */
-interface RedisTarget {
+export interface RedisNode {
   host: string
   port: number
+}
+
+/** What all forms of a `REDIS_URL` say. */
+interface Access {
   /** '': that of the server's default user */
   username: string
   /** '': none */
   password: string
-  /** the number of the database */
-  db: number
-  /** whether the connection is encrypted, and the server's certificate checked */
+  /** whether connections are encrypted, and the servers' certificates checked */
   usesTls: boolean
 }
 
-const DEFAULT_PORT = '6379'
+/** One server at one address. */
+export interface ServerTarget extends Access, RedisNode {
+  kind: 'server'
+  /** the number of the database */
+  db: number
+}
+
+/** A server that is found by asking its sentinels for the master. */
+export interface SentinelTarget extends Access {
+  kind: 'sentinel'
+  sentinels: RedisNode[]
+  /** the name by which the sentinels call the master and its replicas */
+  masterName: string
+  db: number
+  /** those of the sentinels, which are not those of the servers */
+  sentinelUsername: string
+  sentinelPassword: string
+}
+
+/** A Redis Cluster: the nodes lead to all others. */
+export interface ClusterTarget extends Access {
+  kind: 'cluster'
+  nodes: RedisNode[]
+}
+
+export type RedisTarget = ServerTarget | SentinelTarget | ClusterTarget
+
+const SERVER_PORT = 6379
+const SENTINEL_PORT = 26379
+
+/** How a URL of Redis begins. */
+export const REDIS_SCHEME = /^(rediss?(?:\+sentinel|\+cluster)?):\/\//
+
+/** The parameters of a URL with sentinels. */
+const SENTINEL_PARAMETERS = ['sentinel_username', 'sentinel_password']
+
+/** The characters that a sentinel allows in the name of a master. */
+const MASTER_NAME = /^[\w.-]+$/
 
 /**
- * Parses `redis://[user[:password]@]host[:port][/database]`, or `rediss://…` for TLS. What the client would
+ * Parses one of these forms, each also with `rediss` instead of `redis`, for TLS. What the client would
  * ignore silently is refused.
  *
- * @throws {StartError} one line that names the rule that is broken, never the password
+ * - `redis://[user[:password]@]host[:port][/database]`
+ * - `redis+sentinel://[user[:password]@]host[:port][,…]/<master>[/database]`, with the parameters
+ *   `sentinel_username` and `sentinel_password`
+ * - `redis+cluster://[user[:password]@]host[:port][,…]`
+ *
+ * @throws {StartError} one line that names the rule that is broken, never a password
  */
 export function parseRedisUrl(text: string): RedisTarget {
-  const url = splitUrl(text)
-  if (url.hostname === '') throw broken('it must name a host')
-  if (!/^\/?$|^\/\d{1,9}$/.test(url.pathname)) {
-    throw broken('the database must be a number, as in redis://localhost:6379/1')
+  const { scheme, userInfo, hosts, path, parameters } = splitUrl(text)
+  const usesTls = scheme.startsWith('rediss')
+  const kind = scheme.split('+')[1]
+  const [username = '', ...password] = userInfo.split(':')
+  const access = {
+    username: decode('the user', username),
+    password: decode('the password', password.join(':')),
+    usesTls,
   }
-  const [parameter] = url.searchParams.keys()
-  if (parameter !== undefined) {
+  const known = kind === 'sentinel' ? SENTINEL_PARAMETERS : []
+  for (const parameter of parameters.keys()) {
+    if (known.includes(parameter)) continue
     throw broken(`the parameter ${encodeURIComponent(parameter)} is not known`)
   }
-  return {
-    // An IPv6 address is in brackets.
-    host: url.hostname.replace(/^\[(.*)\]$/, '$1'),
-    port: Number(url.port || DEFAULT_PORT),
-    username: decode('the user', url.username),
-    password: decode('the password', url.password),
-    db: Number(url.pathname.slice(1)),
-    usesTls: url.protocol === 'rediss:',
+  if (kind === 'sentinel') {
+    const [masterName = '', ...database] = path.slice(1).split('/')
+    if (!MASTER_NAME.test(masterName)) {
+      throw broken(
+        'it must name the master after the sentinels, as in redis+sentinel://s1:26379,s2:26379/mymaster',
+      )
+    }
+    return {
+      kind,
+      ...access,
+      sentinels: parseHosts(hosts, SENTINEL_PORT),
+      masterName,
+      db: parseDatabase(database.join('/'), 'redis+sentinel://s1:26379/mymaster/1'),
+      sentinelUsername: parameters.get('sentinel_username') ?? '',
+      sentinelPassword: parameters.get('sentinel_password') ?? '',
+    }
   }
+  if (kind === 'cluster') {
+    if (path.length > 1) throw broken('a cluster has no numbered databases: remove what follows /')
+    return { kind, ...access, nodes: parseHosts(hosts, SERVER_PORT) }
+  }
+  if (hosts.includes(',')) {
+    throw broken('it names several hosts: begin it with redis+sentinel:// or redis+cluster://')
+  }
+  const [server] = parseHosts(hosts, SERVER_PORT) as [RedisNode]
+  const db = parseDatabase(path.slice(1), 'redis://localhost:6379/1')
+  return { kind: 'server', ...access, ...server, db }
 }
 
 /** Names a Redis without its credentials: "Redis at localhost:6379/1". */
-export function describeRedis(url: string): string {
-  const { host, port, db } = parseRedisUrl(url)
-  const at = `${host.includes(':') ? `[${host}]` : host}:${port}`
-  return `Redis at ${at}${db === 0 ? '' : `/${db}`}`
+export function describeRedis(target: string | RedisTarget): string {
+  const parsed = typeof target === 'string' ? parseRedisUrl(target) : target
+  if (parsed.kind === 'cluster') return `Redis Cluster at ${describeNodes(parsed.nodes)}`
+  const database = parsed.db === 0 ? '' : `/${parsed.db}`
+  if (parsed.kind === 'server') return `Redis at ${describeNode(parsed)}${database}`
+  const { masterName, sentinels } = parsed
+  return `Redis master ${masterName}${database} of the sentinels ${describeNodes(sentinels)}`
 }
 
-function splitUrl(text: string): URL {
-  if (!/^rediss?:\/\//.test(text)) throw broken('it must begin with redis:// or rediss://')
-  if (/\s/.test(text)) throw broken('it has white space: remove it, or write %20 for a blank')
-  try {
-    const url = new URL(text)
-    if (url.hash === '') return url
-  } catch {
-    // It may be the user or the password that is not encoded.
+/** Names an address: "localhost:6379", "[::1]:6379". */
+export const describeNode = ({ host, port }: RedisNode) =>
+  `${host.includes(':') ? `[${host}]` : host}:${port}`
+
+const describeNodes = (nodes: RedisNode[]) => nodes.map(describeNode).join(', ')
+
+function splitUrl(text: string) {
+  const [, scheme] = REDIS_SCHEME.exec(text) ?? []
+  if (scheme === undefined) {
+    throw broken(
+      'it must begin with redis://, redis+sentinel:// or redis+cluster://, or with rediss for TLS',
+    )
   }
-  throw broken(
-    'it must be redis://user:password@host:port/database; a / ? # or @ of the user or password must be percent-encoded',
-  )
+  if (/\s/.test(text)) throw broken('it has white space: remove it, or write %20 for a blank')
+  const parts = /^[^/]+:\/\/(?:([^@/?#]*)@)?([^@/?#]*)(\/[^?#@]*)?(\?[^#@]*)?$/.exec(text)
+  if (parts === null) throw createEncodingError()
+  const [, userInfo = '', hosts = '', path = '', query = ''] = parts
+  // A + is a +, not a blank, as in the other parts of the URL.
+  return {
+    scheme,
+    userInfo,
+    hosts,
+    path,
+    parameters: new URLSearchParams(query.replaceAll('+', '%2B')),
+  }
+}
+
+function parseHosts(hosts: string, defaultPort: number): RedisNode[] {
+  return hosts.split(',').map((text) => {
+    if (text === '') throw broken('it must name a host')
+    const url = URL.canParse(`redis://${text}`) ? new URL(`redis://${text}`) : undefined
+    if (!url?.hostname) throw createEncodingError()
+    // An IPv6 address is in brackets.
+    const host = url.hostname.replace(/^\[(.*)\]$/, '$1')
+    return { host, port: Number(url.port || defaultPort) }
+  })
+}
+
+function parseDatabase(text: string, example: string): number {
+  if (!/^\d{0,9}$/.test(text)) throw broken(`the database must be a number, as in ${example}`)
+  return Number(text)
 }
 
 function decode(what: string, text: string): string {
@@ -72,5 +170,11 @@ function decode(what: string, text: string): string {
     throw broken(`${what} has a % that is not percent-encoded: write %25`)
   }
 }
+
+/** It is most likely the user or the password that is not encoded. */
+const createEncodingError = () =>
+  broken(
+    'it must be redis://user:password@host:port/database; a / ? # or @ of the user or password must be percent-encoded',
+  )
 
 const broken = (rule: string) => new StartError(`REDIS_URL: ${rule}`)

@@ -2,10 +2,12 @@
 import { ConcurrencyLimit, type RunCall, withDeadline } from '@order-once/idempotency/batching'
 import type { FastifyBaseLogger } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
-import { Redis, type RedisOptions } from 'ioredis'
+import { Cluster, Redis } from 'ioredis'
 import { REDIS_CLOSE_TIMEOUT_MS, REDIS_COMMAND_TIMEOUT_MS } from '../limits.ts'
 import { createCircuitBreaker } from './circuit-breaker.ts'
+import { createRedisClient, type RedisClient } from './redis-client.ts'
 import { parseRedisUrl } from './redis-url.ts'
+import { leaveDemotedMaster } from './sentinel-watch.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -37,7 +39,7 @@ const CAUSE_INTERVAL_MS = 60_000
 const MAX_CALLS_IN_FLIGHT = 1_000
 
 export interface RedisConnection {
-  client: Redis
+  client: RedisClient
   /** of the calls that many requests share */
   limit: ConcurrencyLimit
   /**
@@ -53,46 +55,10 @@ export interface RedisConnection {
 }
 
 /**
- * Creates a client of the driver. A connection on which Redis refuses the database of the URL is closed:
- * the driver would go on in database 0, which may be that of another service.
- *
- * @param url `redis://…` or `rediss://…`
- * @param options in addition to those that all connections have
- * @throws {StartError} if the URL breaks a rule
- */
-export function createRedisClient(
-  url: string,
-  options: Omit<RedisOptions, 'replyMapping'> = {},
-): Redis {
-  const { host, port, username, password, db, usesTls } = parseRedisUrl(url)
-  const client = new Redis({
-    ...{ host, port, username, password, db },
-    ...(usesTls && { tls: {} }),
-    // It needs INFO, and the driver prints a warning if the user may not run it. A Redis that is still
-    // loading its data refuses every call, which is enough.
-    enableReadyCheck: false,
-    // Redis 6 does not have the command for it.
-    disableClientInfo: true,
-    ...options,
-  })
-  client.on('error', (error) => {
-    if (isSelectError(error)) client.disconnect(true)
-  })
-  return client
-}
-
-const isSelectError = (error: Error) => getCommandName(error) === 'select'
-
-/** The command that an error of Redis belongs to; undefined for any other error. */
-export function getCommandName(error: Error): string | undefined {
-  return (error as Error & { command?: { name: string } }).command?.name
-}
-
-/**
  * Opens a connection that reconnects by itself, never sends a command twice, and logs one line when
  * Redis is lost and one when it is back.
  *
- * @param url `redis://…` or `rediss://…`
+ * @param url in one of the forms of `parseRedisUrl`
  * @returns the connection, ready or retrying
  */
 export async function openRedis(url: string, log: FastifyBaseLogger): Promise<RedisConnection> {
@@ -100,14 +66,16 @@ export async function openRedis(url: string, log: FastifyBaseLogger): Promise<Re
     connectTimeout: CONNECT_TIMEOUT_MS,
     commandTimeout: SILENT_CONNECTION_TIMEOUT_MS, // of those that are not run by `runCall`
     socketTimeout: SILENT_CONNECTION_TIMEOUT_MS,
+    disconnectTimeout: REDIS_COMMAND_TIMEOUT_MS, // of a server that does not close its side
     maxRetriesPerRequest: 1,
     enableOfflineQueue: false,
     autoResendUnfulfilledCommands: false,
     retryStrategy: (attempt) => Math.min(attempt * 50, MAX_RECONNECT_DELAY_MS),
   })
   let lastError: Error | undefined
-  let isConnected = true
+  let isConnected = false
   let isReplica = false
+  let isClosing = false
   let wasUp = true
   let loggedCause: string | undefined
   let loggedAt = 0
@@ -129,7 +97,7 @@ export async function openRedis(url: string, log: FastifyBaseLogger): Promise<Re
 
   function logStateChange(): void {
     const isUp = isConnected && !isReplica && !breaker.isOpen()
-    if (client.status === 'end') return
+    if (isClosing) return
     if (isUp) {
       if (!wasUp) log.info('Redis is back')
       lastError = undefined
@@ -151,20 +119,38 @@ export async function openRedis(url: string, log: FastifyBaseLogger): Promise<Re
     callsInFlight++
     try {
       return await breaker.run(() =>
-        withDeadline(call(), REDIS_COMMAND_TIMEOUT_MS, 'Redis did not respond'),
+        withDeadline(sendCall(call), REDIS_COMMAND_TIMEOUT_MS, 'Redis did not respond'),
       )
     } finally {
       callsInFlight--
     }
   }
 
+  /** A client of a cluster would keep the call until it is connected again. */
+  const sendCall = <T>(call: () => Promise<T>): Promise<T> =>
+    client instanceof Cluster && client.status !== 'ready'
+      ? Promise.reject(new Error(NOT_CONNECTED))
+      : call()
+
+  const target = parseRedisUrl(url)
+  const stopWatching =
+    target.kind === 'sentinel' && client instanceof Redis
+      ? leaveDemotedMaster(client, target)
+      : () => {}
+
   await new Promise<void>((resolve) => {
     client.on('error', (error) => {
-      lastError = error
+      // That of a cluster only says that no node responds: the error of the node says why.
+      lastError = client instanceof Cluster ? (lastError ?? error) : error
       logStateChange()
+      resolve()
+    })
+    client.on('node error', (error: Error) => {
+      lastError = error
     })
     client.on('ready', () => {
-      if (!client.stream.writable) return // closed because Redis refused its database
+      // closed because Redis refused its database
+      if (client instanceof Redis && !client.stream.writable) return
       isConnected = true
       logStateChange()
       resolve()
@@ -182,6 +168,8 @@ export async function openRedis(url: string, log: FastifyBaseLogger): Promise<Re
     runCall,
     failedCalls: () => failedCalls,
     close: async () => {
+      isClosing = true
+      stopWatching()
       // QUIT is processed after the responses that are still being stored.
       const quit = withDeadline(client.quit(), REDIS_CLOSE_TIMEOUT_MS, 'Redis did not respond')
       await quit.catch(() => client.disconnect())

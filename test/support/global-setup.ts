@@ -10,6 +10,7 @@ import { postgresPrograms } from './postgres-node.ts'
 import { redisServer } from './private-redis.ts'
 import { hasPromtool } from './promtool.ts'
 import type { Servers } from './servers.ts'
+import { hasSystemdAnalyze } from './systemd-analyze.ts'
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -47,6 +48,9 @@ export default async function setup(project: TestProject) {
   }
   if (servers.redisUrl === undefined) {
     reportMissing('THE TESTS ON REDIS ARE LEFT OUT: no TEST_REDIS_URL, no redis-server, no Docker.')
+  }
+  if (!hasSystemdAnalyze) {
+    reportMissing('THE CHECK OF THE SYSTEMD UNIT IS LEFT OUT: no systemd-analyze on the PATH.')
   }
   process.env.TMPDIR = servers.folder // also of the processes that run the tests
   project.provide('postgresUrl', servers.postgresUrl)

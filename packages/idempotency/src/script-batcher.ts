@@ -16,7 +16,7 @@ export interface ScriptBatcherOptions<Item, Result> {
   repliesPerKey: number
   /** how many keys one call may have: Redis serves nothing else meanwhile */
   maxKeys: number
-  /** of the calls that may be in flight; those of a single key on a cluster are not limited */
+  /** of the calls that may be in flight */
   limit: ConcurrencyLimit
   runCall: RunCall
   /** whether the item is still needed when its call is sent; by default each is */
@@ -39,7 +39,21 @@ export function defineKeyScript(
   name: string,
   lua: string,
 ): (key: string, ...args: Argument[]) => Promise<unknown> {
-  redis.defineCommand(name, { lua, numberOfKeys: 1 })
+  return defineScript(redis, name, { lua, numberOfKeys: 1 })
+}
+
+/**
+ * Defines a script that the driver never adds to an automatic pipeline: during a slot move of a cluster it
+ * rejects whole pipelines, and it repeats single commands at the node that has the slot.
+ */
+function defineScript<Call>(
+  redis: RedisClient,
+  name: string,
+  definition: { lua: string; numberOfKeys?: number },
+): Call {
+  redis.defineCommand(name, definition)
+  const { options } = redis
+  options.autoPipeliningIgnoredCommands = [...(options.autoPipeliningIgnoredCommands ?? []), name]
   return Reflect.get(redis, name).bind(redis)
 }
 
@@ -48,7 +62,7 @@ export function defineKeyScript(
  * one turn of the event loop go to Redis in one call, which costs this process more than a key.
  *
  * On a cluster the keys of a call would be in several slots, which Redis refuses (CROSSSLOT): there,
- * and after the first such refusal, each call has one key.
+ * and after the first such refusal, each key goes to Redis in a command of its own.
  *
  * @returns a function that throws {@link QueueFullError} at once, if too many items wait for a call, and
  * `NotSentError` if its item was not needed any more when its turn came
@@ -59,9 +73,9 @@ export function createScriptBatcher<Item, Result>(
 ): (item: Item) => Promise<Result> {
   const { name, lua, repliesPerKey, maxKeys, limit, runCall } = options
   const { getKey, getArguments, parseReplies } = options
-  redis.defineCommand(name, { lua })
-  const command: (numberOfKeys: number, ...keysAndArguments: Argument[]) => Promise<unknown[]> =
-    Reflect.get(redis, name).bind(redis)
+  const command = defineScript<
+    (numberOfKeys: number, ...keysAndArguments: Argument[]) => Promise<unknown[]>
+  >(redis, name, { lua })
   let isClustered = redis.isCluster
 
   const batcher = new Batcher<Item, Result>({
@@ -72,23 +86,19 @@ export function createScriptBatcher<Item, Result>(
     async send(items) {
       if (!isClustered || items.length === 1) {
         try {
-          return await callScript(items)
+          return await callForAll(items)
         } catch (error) {
           if (!isCrossSlot(error)) throw error
           isClustered = true
         }
       }
-      return items.map(async (item) => (await callScript([item]))[0] as Result)
+      return callForEach(items)
     },
   })
 
-  async function callScript(items: Item[]): Promise<(Result | PromiseLike<Result>)[]> {
-    const keysAndArguments = [...items.map(getKey), ...items.flatMap(getArguments)]
+  async function callForAll(items: Item[]): Promise<(Result | PromiseLike<Result>)[]> {
     const replies = await runCall(async () => {
-      const replies = await command(items.length, ...keysAndArguments)
-      if (replies.length !== items.length * repliesPerKey) {
-        throw new Error(`${name} returned ${replies.length} replies for ${items.length} keys`)
-      }
+      const replies = await callScript(items)
       // Every key failed (out of memory, for example): fail the batch, so that it counts as a failure.
       if (replies[0] instanceof Error && replies.every(isErrorOrFiller(repliesPerKey))) {
         throw replies[0]
@@ -98,6 +108,32 @@ export function createScriptBatcher<Item, Result>(
     return items.map((item, i) =>
       parseReplies(replies.slice(i * repliesPerKey, (i + 1) * repliesPerKey), item),
     )
+  }
+
+  /** They are one call all the same: if a shard is lost, that is no failure of the others. */
+  async function callForEach(items: Item[]): Promise<(Result | PromiseLike<Result>)[]> {
+    const results = await runCall(async () => {
+      const results = await Promise.allSettled(items.map((item) => callScript([item])))
+      const failures = results.map((result) =>
+        result.status === 'rejected' ? result.reason : result.value[0],
+      )
+      if (failures.every((failure) => failure instanceof Error)) throw failures[0]
+      return results
+    })
+    return results.map((result, i) =>
+      result.status === 'rejected'
+        ? Promise.reject(result.reason)
+        : parseReplies(result.value, items[i] as Item),
+    )
+  }
+
+  async function callScript(items: Item[]): Promise<unknown[]> {
+    const keysAndArguments = [...items.map(getKey), ...items.flatMap(getArguments)]
+    const replies = await command(items.length, ...keysAndArguments)
+    if (replies.length !== items.length * repliesPerKey) {
+      throw new Error(`${name} returned ${replies.length} replies for ${items.length} keys`)
+    }
+    return replies
   }
 
   return (item) => batcher.add(item)

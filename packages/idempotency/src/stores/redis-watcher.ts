@@ -1,6 +1,6 @@
 /** Notifies of changes of Redis keys by pub/sub. */
 import { DeadlineError, withDeadline } from '../deadline.ts'
-import type { RedisConnection, RedisSubscriber } from '../redis-client.ts'
+import type { RedisCluster, RedisConnection, RedisNode, RedisSubscriber } from '../redis-client.ts'
 
 /**
  * Watches keys on one connection, opened by the first watch. A change of a key must be published to the
@@ -20,6 +20,9 @@ export interface RedisWatcher {
 /** A connection that is only listened to looks the same when its server is gone: it is checked so often. */
 const HEARTBEAT_MS = 1_000
 
+/** After a lost connection to a node of a cluster: the next node may respond. */
+const NEXT_NODE_DELAY_MS = 100
+
 /** The longest delay of setTimeout: beyond it, the timer fires at once. */
 const MAX_TIMER_MS = 2 ** 31 - 1
 
@@ -29,7 +32,10 @@ interface Channel {
   expiryTimer: NodeJS.Timeout | undefined
 }
 
-/** Creates a watcher with the options and the key prefix of a connection; it closes with it. */
+/**
+ * Creates a watcher with the options and the key prefix of a connection; it closes with it. On a cluster it
+ * listens to one node, to which all others forward what is published.
+ */
 export function createRedisWatcher(redis: RedisConnection): RedisWatcher {
   const prefix = redis.options.keyPrefix ?? ''
   const channels = new Map<string, Channel>()
@@ -37,14 +43,44 @@ export function createRedisWatcher(redis: RedisConnection): RedisWatcher {
   let connecting: Promise<void> | undefined
   let heartbeat: NodeJS.Timeout | undefined
 
+  // Its server was lost, or is no longer the master: the subscriber leaves it, too.
+  redis.on('close', () => {
+    if (subscriber?.status === 'ready') subscriber.disconnect(true)
+  })
+  if (isCluster(redis)) {
+    redis.on('-node', (node) => {
+      const { host, port } = subscriber?.options ?? {}
+      if (node.options.host === host && node.options.port === port) subscriber?.disconnect()
+    })
+  }
+  redis.once('end', () => subscriber?.disconnect())
+
+  /** @throws if the cluster has no node that is connected */
   function getSubscriber(): RedisSubscriber {
     if (subscriber) return subscriber
-    subscriber = redis.duplicate({ autoResubscribe: false, lazyConnect: false })
-    subscriber.on('error', () => {}) // the other connection reports them
-    subscriber.on('message', (channel: string) => notify(channel.slice(prefix.length)))
-    subscriber.on('ready', () => void resubscribe())
-    redis.once('end', () => subscriber?.disconnect())
-    return subscriber
+    const options = { autoResubscribe: false, lazyConnect: false }
+    const opened = isCluster(redis)
+      ? chooseNode(redis).duplicate({ ...options, retryStrategy: () => null, readOnly: false })
+      : redis.duplicate(options)
+    opened.on('error', () => {}) // the other connection reports them
+    opened.on('message', (channel: string) => notify(channel.slice(prefix.length)))
+    opened.on('ready', () => void resubscribe())
+    if (isCluster(redis)) opened.once('end', leaveNode)
+    subscriber = opened
+    return opened
+  }
+
+  /** A node may be gone for good: another one is used. */
+  function leaveNode(): void {
+    subscriber = undefined
+    if (channels.size === 0 || redis.status === 'end') return
+    setTimeout(() => {
+      try {
+        getSubscriber()
+      } catch {
+        leaveNode() // until the cluster is connected again
+      }
+    }, NEXT_NODE_DELAY_MS).unref()
   }
 
   /** After a lost connection: what was published in between is lost, too. */
@@ -139,6 +175,15 @@ export function createRedisWatcher(redis: RedisConnection): RedisWatcher {
       }
     },
   }
+}
+
+const isCluster = (redis: RedisConnection): redis is RedisCluster => redis.isCluster
+
+function chooseNode(cluster: RedisCluster): RedisNode {
+  const nodes = cluster.nodes()
+  const node = nodes[Math.floor(Math.random() * nodes.length)]
+  if (node === undefined) throw new Error('no node of the cluster is connected')
+  return node
 }
 
 /** Resolves when the connection is ready; rejects when its attempt to connect has failed. */

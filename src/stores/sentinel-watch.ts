@@ -1,0 +1,51 @@
+/** Leaves a master that the sentinels have replaced. */
+import type { Redis } from 'ioredis'
+import { createSentinelClient } from './redis-client.ts'
+import type { SentinelTarget } from './redis-url.ts'
+
+/** A sentinel that is down is no hurry: one that is up is enough. */
+const RECONNECT_DELAY_MS = 1_000
+
+/** Within this time all sentinels have learned of a switch, and name the new master. */
+const SWITCH_TIME_MS = 10_000
+
+/**
+ * Subscribes to the switches of the master at each sentinel. A client that is connected to the former master
+ * connects again, which asks the sentinels. This is needed although a demoted master closes its connections: it
+ * may be cut off from the sentinels, and still respond here.
+ *
+ * @returns a function that stops it
+ */
+export function leaveDemotedMaster(client: Redis, target: SentinelTarget): () => void {
+  let demoted = { address: '', until: 0 }
+
+  function leave(): void {
+    if (client.status !== 'ready' || performance.now() > demoted.until) return
+    const { remoteAddress, remotePort } = client.stream as {
+      remoteAddress?: string
+      remotePort?: number
+    }
+    if (demoted.address === `${remoteAddress}:${remotePort}`) client.disconnect(true)
+  }
+
+  // A sentinel that has not learned of the switch yet leads to the former master again.
+  client.on('ready', leave)
+  const sentinels = target.sentinels.map((sentinel) => {
+    const subscriber = createSentinelClient(target, sentinel, {
+      maxRetriesPerRequest: null,
+      retryStrategy: () => RECONNECT_DELAY_MS,
+    })
+    subscriber.on('error', () => {}) // if no sentinel responds, the client reports it
+    subscriber.on('message', (_channel, message: string) => {
+      const [name, host, port] = message.split(' ') // of the former master; those of the new one follow
+      if (name !== target.masterName) return
+      demoted = { address: `${host}:${port}`, until: performance.now() + SWITCH_TIME_MS }
+      leave()
+    })
+    subscriber.subscribe('+switch-master').catch(() => {})
+    return subscriber
+  })
+  return () => {
+    for (const sentinel of sentinels) sentinel.disconnect()
+  }
+}
