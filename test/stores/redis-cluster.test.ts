@@ -3,6 +3,7 @@ import { pino } from 'pino'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { IdempotencyStore } from '../../packages/idempotency/src/stores/store.ts'
 import { cleanUp } from '../../src/clean-up.ts'
+import { reconcile } from '../../src/reconcile.ts'
 import { checkRedis } from '../../src/stores/check-redis.ts'
 import { freePort } from '../../src/stores/embedded/free-port.ts'
 import { openRedis } from '../../src/stores/redis.ts'
@@ -110,6 +111,23 @@ async function sendWithRepeats(
 }
 
 describe.runIf(redisServer)('a Redis Cluster of six', { timeout: TIMEOUT_MS }, () => {
+  test('is read as a whole by the reconciliation: lost orders of all shards are restored', async () => {
+    const COUNT = 60
+    const cluster = await start()
+    const { stores, one, countOrders } = await startInstances(cluster.url)
+    await sendAll(COUNT, () => sendInTime(one.port, newKey()))
+    const { url, sql } = stores.database
+    const target = { databaseUrl: url, databaseId: one.databaseId }
+    // The responses are stored a moment after they are sent.
+    await until(
+      async () => (await reconcile(target, cluster.url, { apply: false })).remembered === COUNT,
+    )
+    await sql`delete from orders`
+    const report = await reconcile(target, cluster.url, { apply: true })
+    expect(report).toMatchObject({ remembered: COUNT, missing: COUNT, restored: COUNT })
+    expect(await countOrders()).toBe(COUNT)
+  })
+
   test('has claims, responses and counters in all shards, without a failed call', async () => {
     const cluster = await start()
     expect(await check(cluster.url)).toEqual([])
