@@ -137,7 +137,7 @@ export async function buildApp(
         fingerprint: fingerprintOrder,
         waitMs: settings.waitMs,
         scope: getKeyScope,
-        recover: (key, request) => recoverResponse(signed.orders, key, request),
+        recover: (_storeKey, request) => recoverResponse(signed.orders, request),
         onRelease: signed.metrics.countRelease,
         onWaitersChange: signed.metrics.setWaiting,
       })

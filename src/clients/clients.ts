@@ -1,4 +1,5 @@
 /** The clients of the service, read again whenever their file changes. */
+import { NO_SCOPE } from '@order-once/idempotency'
 import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { Counter } from 'prom-client'
@@ -37,10 +38,10 @@ export function getClient({ client }: FastifyRequest): Client {
   return client
 }
 
-/** Returns what the idempotency keys of a request belong to; undefined: the default client. */
-export function getKeyScope(request: FastifyRequest): string | undefined {
+/** Returns what the idempotency key of a request belongs to. The keys of the default client have no scope. */
+export function getKeyScope(request: FastifyRequest): string | typeof NO_SCOPE {
   const { id } = getClient(request)
-  return id === DEFAULT_CLIENT_ID ? undefined : id
+  return id === DEFAULT_CLIENT_ID ? NO_SCOPE : id
 }
 
 /** A changed file is in force within 5 s: one interval, and the time to read and parse it. */

@@ -36,7 +36,10 @@ const routes: FastifyPluginAsyncTypebox<{
       idempotency_key: idempotency.key,
       request_fingerprint: idempotency.fingerprint,
     })
-    if (!inserted) confirmReplay(idempotency, toCompletedRequest(order, request.body))
+    if (!inserted) {
+      const listChanges = () => listChangedFields(request.body, order)
+      confirmReplay(idempotency, order.request_fingerprint, listChanges)
+    }
     const { statusCode, headers, body } = buildResponse(order)
     return reply.code(statusCode).headers(headers).send(body)
   })
@@ -63,23 +66,20 @@ export function fingerprintOrder({ method, routeOptions, url, body }: FastifyReq
   return fingerprintCanonical(method, routeOptions.url ?? url, canonicalizeOrder(body as NewOrder))
 }
 
-/** Rebuilds the response that the client's order of this key got, if there is an order. */
+/** Rebuilds the response that the client's order of the request's key got, if there is an order. */
 export async function recoverResponse(
   orders: OrdersRepository,
-  key: string,
   request: FastifyRequest,
 ): Promise<CompletedRequest | undefined> {
-  const order = await orders.findByKey(getClient(request).id, key)
-  return order && toCompletedRequest(order, request.body as NewOrder)
-}
-
-/** @param body of a request that has the key of this order */
-function toCompletedRequest(order: Order, body: NewOrder): CompletedRequest {
-  return {
-    fingerprint: order.request_fingerprint,
-    response: buildResponse(order),
-    listChanges: () => listChangedFields(body, order),
-  }
+  const { idempotency, body } = request
+  const order = await orders.findByKey(getClient(request).id, idempotency?.key ?? '')
+  return (
+    order && {
+      fingerprint: order.request_fingerprint,
+      response: buildResponse(order),
+      listChanges: () => listChangedFields(body as NewOrder, order),
+    }
+  )
 }
 
 /** Parses the query, `idempotency_key=<key>`. @throws {Problem} `bad-request`, if it is another */

@@ -8,10 +8,11 @@ export function traceStore(store: IdempotencyStore, tracer: Tracer): Idempotency
   const watch = store.watch?.bind(store)
   return {
     leaseMs: store.leaseMs,
+    ttlMs: store.ttlMs,
     replayedHeaders: store.replayedHeaders,
-    claim: (key, fingerprint, token) =>
+    claim: (key, fingerprint, token, sendUntil) =>
       withSpan(tracer, 'claim', async (span) => {
-        const claim = await store.claim(key, fingerprint, token)
+        const claim = await store.claim(key, fingerprint, token, sendUntil)
         span.setAttribute('idempotency.claim', claim.state)
         return claim
       }),

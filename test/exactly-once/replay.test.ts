@@ -61,7 +61,7 @@ describe.each(hasRedis ? ['memory', 'redis'] : ['memory'])(
       expect(await countOrders()).toBe(1)
     })
 
-    test('may have its members in another order', async () => {
+    test('may have its members in another order, and other white space', async () => {
       const { port } = await startService({ redis })
       const key = newKey()
       const first = await send(port, { key })

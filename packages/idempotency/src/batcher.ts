@@ -6,6 +6,11 @@ export class QueueFullError extends Error {
   readonly statusCode = 503
 }
 
+/** The item was not sent, because it was not needed any more. */
+export class NotSentError extends Error {
+  override name = 'NotSentError'
+}
+
 /** A batcher, as its concurrency limit sees it. */
 interface Sender {
   readonly queue: { waiting: number }
@@ -68,6 +73,8 @@ export interface BatcherOptions<Item, Result> {
   limit: ConcurrencyLimit
   /** how many items may wait for a batch; no bound by default */
   maxWaiting?: number
+  /** whether the item is still needed when its batch is sent; by default each is */
+  isNeeded?: ((item: Item) => boolean) | undefined
   /** called with the number of items of each batch when it is sent */
   onBatch?: ((size: number) => void) | undefined
 }
@@ -104,6 +111,7 @@ export class Batcher<Item, Result> implements Sender {
    *
    * @returns its own result
    * @throws {QueueFullError} at once, if `maxWaiting` items wait already
+   * @throws {NotSentError} if the item was not needed any more when its turn came
    * @throws what `send` throws
    */
   add(item: Item): Promise<Result> {
@@ -117,8 +125,8 @@ export class Batcher<Item, Result> implements Sender {
   }
 
   async sendBatch(): Promise<void> {
-    const { send, maxItems, onBatch } = this.#options
-    const batch = this.#waiting.splice(0, maxItems)
+    const { send, onBatch } = this.#options
+    const batch = this.#takeBatch()
     if (batch.length === 0) return
     try {
       onBatch?.(batch.length)
@@ -130,5 +138,20 @@ export class Batcher<Item, Result> implements Sender {
     } catch (error) {
       for (const { reject } of batch) reject(error)
     }
+  }
+
+  #takeBatch(): Waiting<Item, Result>[] {
+    const { maxItems, isNeeded } = this.#options
+    if (isNeeded === undefined) return this.#waiting.splice(0, maxItems)
+    const batch: Waiting<Item, Result>[] = []
+    let taken = 0
+    for (const waiting of this.#waiting) {
+      if (batch.length === maxItems) break
+      taken++
+      if (isNeeded(waiting.item)) batch.push(waiting)
+      else waiting.reject(new NotSentError('the call was not needed any more'))
+    }
+    this.#waiting.splice(0, taken)
+    return batch
   }
 }

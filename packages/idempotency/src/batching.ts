@@ -3,12 +3,18 @@
  *
  * @module
  */
-export { Batcher, type BatcherOptions, ConcurrencyLimit, QueueFullError } from './batcher.ts'
+export {
+  Batcher,
+  type BatcherOptions,
+  ConcurrencyLimit,
+  NotSentError,
+  QueueFullError,
+} from './batcher.ts'
 export { DeadlineError, startDeadline, withDeadline } from './deadline.ts'
+export type { RedisClient } from './redis-client.ts'
 export {
   createScriptBatcher,
   defineKeyScript,
-  type RedisClient,
   type RunCall,
   type ScriptBatcherOptions,
 } from './script-batcher.ts'

@@ -1,6 +1,7 @@
 /** Fingerprints: what "the same request" means. */
 import { hash } from 'node:crypto'
-import canonicalize from 'canonicalize'
+import type { FastifyRequest } from 'fastify'
+import { canonicalize, OpaqueValueError } from './canonical-json.ts'
 
 /** Names the algorithm below: a change of it must not turn honest retries into conflicts. */
 const VERSION = 'v1'
@@ -13,7 +14,7 @@ export interface FingerprintInput {
   params?: unknown
   /** the values of the query, if it has any */
   query?: unknown
-  /** a value that was parsed from JSON, or bytes, which count as they are */
+  /** a value that was parsed from JSON, or bytes, which count as they are; undefined: there is none */
   body: unknown
 }
 
@@ -22,7 +23,8 @@ export interface FingerprintInput {
  * form (RFC 8785), so that member order and white space do not matter.
  *
  * @returns `v1:` and 64 hex digits
- * @throws {Error} if the body has no canonical form: JSON has no infinite number
+ * @throws {NotCanonicalError} for a number that JSON does not have, and for too many levels
+ * @throws {OpaqueValueError} for a value that cannot be told from another
  * @see draft-ietf-httpapi-idempotency-key-header-07 §2.4
  */
 export function fingerprintRequest({
@@ -35,7 +37,7 @@ export function fingerprintRequest({
   const target = [method, path, ...[params, query].map(canonicalizeNonEmpty)].join(' ').trimEnd()
   const input = Buffer.isBuffer(body)
     ? Buffer.concat([Buffer.from(`${target}\n`), body])
-    : `${target}\n${canonicalize(body) ?? ''}`
+    : `${target}\n${body === undefined ? '' : canonicalize(body)}`
   return `${VERSION}:${hash('sha256', input, 'hex')}`
 }
 
@@ -46,6 +48,27 @@ export function fingerprintRequest({
  */
 export function fingerprintCanonical(method: string, path: string, body: string): string {
   return `${VERSION}:${hash('sha256', `${method} ${path}\n${body}`, 'hex')}`
+}
+
+/**
+ * Computes the fingerprint of a request as Fastify has parsed it.
+ *
+ * @throws {NotCanonicalError} for a number that JSON does not have, and for too many levels
+ * @throws {OpaqueValueError} if the request has a body that is not in `request.body`, as
+ * `@fastify/multipart` leaves it, or a value that cannot be told from another
+ */
+export function fingerprintParsedRequest(request: FastifyRequest): string {
+  const { method, routeOptions, url, params, query, body } = request
+  if (body === undefined && hasBody(request)) {
+    throw new OpaqueValueError('the request has a body, but request.body is undefined')
+  }
+  return fingerprintRequest({ method, path: routeOptions.url ?? url, params, query, body })
+}
+
+/** @see RFC 9112 §6.3 */
+function hasBody({ headers }: FastifyRequest): boolean {
+  const { 'content-length': length, 'transfer-encoding': encoding } = headers
+  return encoding !== undefined || (length !== undefined && Number(length) !== 0)
 }
 
 const canonicalizeNonEmpty = (values: unknown) =>

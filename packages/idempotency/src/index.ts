@@ -3,11 +3,14 @@
  *
  * @module
  */
+export { MAX_WAIT_SECONDS } from './claims.ts'
 export { errorHandler } from './error-handler.ts'
 export { type FingerprintInput, fingerprintCanonical, fingerprintRequest } from './fingerprint.ts'
 export { KEY_CHARACTERS, MAX_KEY_LENGTH, parseIdempotencyKey } from './idempotency-key.ts'
 export { confirmReplay, type IdempotentRequest, type Outcome } from './idempotent-request.ts'
-export { type IdempotencyOptions, idempotency, MAX_WAIT_SECONDS } from './plugin.ts'
+export type { NotRemembered } from './lease.ts'
+export type { IdempotencyOptions } from './options.ts'
+export { idempotency } from './plugin.ts'
 export {
   type FieldError,
   PROBLEM_MEDIA_TYPE,
@@ -17,7 +20,10 @@ export {
   type ProblemType,
 } from './problem.ts'
 export { PROBLEM_TYPES, problems } from './problems.ts'
+export type { RedisConnection, RedisSubscriber } from './redis-client.ts'
+export { isResultOfProcessing } from './remembers.ts'
 export { DEFAULT_REPLAYED_HEADERS } from './replayed-headers.ts'
+export { NO_SCOPE } from './scope.ts'
 export { createMemoryStore } from './stores/memory-store.ts'
 export {
   createPostgresStore,

@@ -1,8 +1,13 @@
 /** Keeps a claim while the handler runs, and ends it with the response. */
+import { finished } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { IdempotentRequest } from './idempotent-request.ts'
+import type { Releases } from './releases.ts'
+import { isStream } from './replay.ts'
 import { readReplayedHeaders } from './replayed-headers.ts'
-import type { IdempotencyStore } from './stores/store.ts'
+import type { ReportStoreError } from './store-errors.ts'
+import type { CompletedRequest, IdempotencyStore } from './stores/store.ts'
+import type { UnstoredResponses } from './unstored-responses.ts'
 
 /** Leaves two chances to renew a lease after a renewal that failed. */
 const RENEWALS_PER_LEASE = 3
@@ -10,59 +15,81 @@ const RENEWALS_PER_LEASE = 3
 /** How late a renewal may arrive: its process or the store may be busy. */
 const MAX_RENEWAL_DELAY_MS = 500
 
+/** Why a result of processing is not stored, so that a repeat runs the handler again. */
+export type NotRemembered =
+  /** the body is a stream, which can be read only once */
+  | 'stream'
+  /** the body is larger than `maxBodyBytes` */
+  | 'too-large'
+  /** the handler has taken the reply from Fastify */
+  | 'hijacked'
+  /** the store has failed for too long */
+  | 'not-stored'
+
 export interface LeaseOptions {
   store: IdempotencyStore
-  /** whether a response with this status is stored */
-  remembers: (statusCode: number) => boolean
+  /** whether the response is stored, by its status and headers */
+  remembers: (statusCode: number, reply: FastifyReply) => boolean
   maxBodyBytes: number
-  /** whether a durable record protects the key, so that a failure of the store is no warning */
-  isRecoverable: boolean
+  releases: Releases
+  /** undefined: a durable record protects the key, so that one try to store the response is enough */
+  unstored: UnstoredResponses | undefined
+  reportError: ReportStoreError
   onRelease: () => void
+  onNotRemembered: (reason: NotRemembered) => void
 }
 
-/** Ends a lease: stores the response with this payload, or releases the key. */
-export type StoreOrRelease = (payload: unknown) => void
+/** The lease of one run. */
+export interface Lease {
+  /**
+   * Stores the response with this payload, or releases the key: once the handler has returned, and a
+   * stream is sent. The client does not wait for the store.
+   *
+   * @param streamIs why a payload that is a stream is not stored
+   */
+  storeOrRelease(payload: unknown, streamIs?: NotRemembered): void
+  /** Runs the handler, and keeps the key until it has returned. */
+  run(handler: () => unknown): unknown
+}
 
-/**
- * Renews the claim until the request has its response, which the returned function stores. The client
- * does not wait for the store.
- */
+/** Renews the claim until the request has its response and its handler has returned. */
 export function startLease(
   current: IdempotentRequest,
   request: FastifyRequest,
   reply: FastifyReply,
   options: LeaseOptions,
-): StoreOrRelease {
-  const { store, remembers, maxBodyBytes, isRecoverable, onRelease } = options
+): Lease {
+  const { store, remembers, maxBodyBytes, releases, unstored, reportError } = options
+  const { onRelease, onNotRemembered } = options
   const { storeKey, fingerprint, token } = current
   let state: 'active' | 'completed' | 'released' = 'active'
-
-  // Where nothing else is durable, a repeat after the lease would run the handler again.
-  const level = isRecoverable ? 'debug' : 'warn'
-  const logFailure = (error: unknown) =>
-    request.log[level]({ err: error }, 'the idempotency store could not be updated')
+  let isRunning = false
+  let isReleaseDue = false
+  let hasResponse = false
 
   const heartbeat = setInterval(async () => {
-    // The handler took the reply from Fastify, and closed it without a response.
-    if (reply.sent && reply.raw.closed) return releaseKey()
+    if (isClosedByHandler()) return releaseKey()
     try {
       const isRenewed = await store.renew(storeKey, fingerprint, token)
       // The store may have processed the release first: then the renewal has claimed the key again.
       // (After a completion nothing is released: the release could be processed before it.)
-      if (state === 'released' && isRenewed) await store.release(storeKey, token)
+      if (state === 'released' && isRenewed) await releases.release(current, request.log)
       if (state !== 'active' || isRenewed) return
       clearInterval(heartbeat)
       request.log.warn('the lease was lost to another request while the handler ran')
     } catch (error) {
-      logFailure(error)
+      reportError(request.log, error, 'a lease could not be renewed')
     }
   }, store.leaseMs / RENEWALS_PER_LEASE).unref()
 
   // A client that disconnects does not stop its request; a handler that closes the reply does.
   const onClose = () => {
-    if (reply.sent) releaseKey()
+    if (isClosedByHandler()) releaseKey()
   }
   reply.raw.once('close', onClose)
+
+  /** The handler has taken the reply from Fastify, and closed it. */
+  const isClosedByHandler = () => reply.sent && reply.raw.closed && !hasResponse
 
   /** @returns whether this call ended the lease, and no earlier one */
   function end(as: 'completed' | 'released'): boolean {
@@ -73,31 +100,99 @@ export function startLease(
     return true
   }
 
+  /** Releases the key, or leaves it to the end of the handler, which may still do the work of the key. */
   function releaseKey(): void {
-    if (!end('released')) return
+    isReleaseDue = true
+    if (isRunning || !end('released')) return
+    if (!hasResponse && reply.raw.headersSent && isResult()) reportNotRemembered('hijacked')
     onRelease()
-    store.release(storeKey, token).catch(logFailure)
+    void releases.release(current, request.log)
   }
 
-  /** A stream can be read only once; a mismatch belongs to another request's key. */
-  function isStorable(payload: unknown): payload is string | Buffer {
-    return (
-      (typeof payload === 'string' || Buffer.isBuffer(payload)) &&
-      Buffer.byteLength(payload) <= maxBodyBytes &&
-      remembers(reply.statusCode) &&
-      current.outcome !== 'mismatch'
-    )
+  /** A mismatch belongs to another request's key, and an unknown path to no route. */
+  function isResult(): boolean {
+    if (current.outcome === 'mismatch' || request.is404) return false
+    try {
+      return remembers(reply.statusCode, reply)
+    } catch (error) {
+      request.log.error({ err: error }, 'the option remembers has failed; releasing the key')
+      return false
+    }
   }
 
-  return function storeOrRelease(sent) {
-    const body = sent ?? '' // a 204 has no payload
-    if (!isStorable(body)) return releaseKey()
-    if (!end('completed')) return
-    const headers = readReplayedHeaders(reply, store.replayedHeaders)
-    const response = { statusCode: reply.statusCode, headers, body }
-    store.complete(storeKey, token, { fingerprint, response }).catch(logFailure)
+  function reportNotRemembered(reason: NotRemembered): void {
+    request.log.warn(`the response is not stored (${reason}): a repeat runs the handler again`)
+    onNotRemembered(reason)
   }
+
+  async function complete(completed: CompletedRequest): Promise<void> {
+    try {
+      await store.complete(storeKey, token, completed)
+    } catch (error) {
+      reportError(request.log, error, 'a response could not be stored')
+      unstored?.add(current, completed, request.log)
+    }
+  }
+
+  /** Finds the body to store. @returns undefined, after a report, if there is none */
+  function readStorable(payload: unknown, streamIs: NotRemembered): string | Buffer | undefined {
+    const body = payload ?? '' // a 204 has no payload
+    if (!isResult()) return undefined
+    if (isStream(body)) reportNotRemembered(streamIs)
+    if (typeof body !== 'string' && !Buffer.isBuffer(body)) return undefined
+    if (Buffer.byteLength(body) <= maxBodyBytes) return body
+    reportNotRemembered('too-large')
+    return undefined
+  }
+
+  function storeOrRelease(payload: unknown, streamIs: NotRemembered = 'stream'): void {
+    hasResponse = true
+    const body = readStorable(payload, streamIs)
+    if (body === undefined) {
+      // While a stream is being sent, its handler still does the work of the key.
+      if (isStream(payload)) finished(reply.raw, releaseKey)
+      else releaseKey()
+    } else if (end('completed')) {
+      const headers = readReplayedHeaders(reply, store.replayedHeaders)
+      void complete({ fingerprint, response: { statusCode: reply.statusCode, headers, body } })
+    }
+  }
+
+  function endRun(): void {
+    isRunning = false
+    if (isReleaseDue) releaseKey()
+  }
+
+  function endRunWith(result: unknown): void {
+    endRun()
+    // Fastify sends no empty response to a client that has gone. It is a result all the same.
+    if (result === undefined && reply.raw.closed && !hasResponse && !reply.sent) reply.send()
+  }
+
+  function run(handler: () => unknown): unknown {
+    isRunning = true
+    let result: unknown
+    try {
+      result = handler()
+    } catch (error) {
+      endRun()
+      throw error
+    }
+    if (result === reply || !isThenable(result)) {
+      endRun()
+      return result
+    }
+    // `then` of another thenable, such as a query builder, may run its work once for each call.
+    const promise = result instanceof Promise ? result : Promise.resolve(result)
+    promise.then(endRunWith, endRun)
+    return promise
+  }
+
+  return { storeOrRelease, run }
 }
+
+const isThenable = (value: unknown): value is PromiseLike<unknown> =>
+  typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function'
 
 /**
  * Computes when to repeat a request whose key another one has claimed. A claim that is renewed on time

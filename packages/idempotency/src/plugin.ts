@@ -1,138 +1,154 @@
 /** The Fastify plugin: runs the handlers behind it once per key. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
-import { withDeadline } from './deadline.ts'
-import { fingerprintRequest } from './fingerprint.ts'
+import { NotCanonicalError } from './canonical-json.ts'
+import { createClaimer } from './claims.ts'
+import { fingerprintParsedRequest } from './fingerprint.ts'
 import { parseIdempotencyKey } from './idempotency-key.ts'
 import {
-  confirmReplay,
   createIdempotentRequest,
   type IdempotentRequest,
   isReplay,
   refuseInProgress,
   refuseMismatch,
 } from './idempotent-request.ts'
-import { computeRetryAfterSeconds, type StoreOrRelease, startLease } from './lease.ts'
-import { parsePreferredWait } from './prefer-header.ts'
+import { computeRetryAfterSeconds, type Lease, startLease } from './lease.ts'
+import { completeOptions, type IdempotencyOptions } from './options.ts'
 import { problems } from './problems.ts'
-import {
-  type Claim,
-  type CompletedRequest,
-  ForeignRecordError,
-  type IdempotencyStore,
-} from './stores/store.ts'
-import { type Waiter, WaitQueue } from './wait-queue.ts'
+import { protectRoutes } from './protected-routes.ts'
+import { Releases } from './releases.ts'
+import { removeReplay, restoreResponse, sendResponse } from './replay.ts'
+import { nameRecord } from './scope.ts'
+import { createStoreErrorReport } from './store-errors.ts'
+import type { StoredResponse } from './stores/store.ts'
+import { UnstoredResponses } from './unstored-responses.ts'
+import { WaitQueue } from './wait-queue.ts'
+import { applyResponse, isEventStream, isWebResponse, readBody } from './web-response.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** set once the key has been read; null on a request that is not protected */
+    /** set once the key has been claimed, for the handler; null before, and on other requests */
     idempotency: IdempotentRequest | null
-    [storeOrRelease]: StoreOrRelease | null
+    [state]: RequestState | null
   }
 }
 
 /**
- * Under which a request carries the function that ends its lease, out of reach of handlers. (Not in a
- * WeakMap: entries outlive many garbage collections, at a sixth of an order's CPU.)
+ * Under which a request carries what the plugin needs, out of reach of handlers. (Not in a WeakMap: entries
+ * outlive many garbage collections, at a sixth of an order's CPU.)
  */
-const storeOrRelease = Symbol('storeOrRelease')
+const state = Symbol('state')
 
-export interface IdempotencyOptions {
-  store: IdempotencyStore
-  /** whether a request without a key is refused, rather than handled without protection; default: true */
-  required?: boolean
-  /** the methods that are protected; default: POST and PATCH */
-  methods?: string[]
-  /**
-   * what the key belongs to, such as a tenant: the same key in two scopes is two keys; `undefined`: to none,
-   * which is a scope of its own; default: none
-   */
-  scope?: (request: FastifyRequest) => string | undefined
-  /** what makes two requests the same; default: method, route, parameters, query and parsed body */
-  fingerprint?: (request: FastifyRequest) => string
-  /** whether a response with this status is stored, rather than its key released; default: below 500 */
-  remembers?: (statusCode: number) => boolean
-  /** the largest response body that is stored, in bytes; default: 1 MiB */
-  maxBodyBytes?: number
-  /** 409, or the 422 of draft-ietf-httpapi-idempotency-key-header-07 §2.7; default: 409 */
-  mismatchStatus?: 409 | 422
-  /** how long a claim may take, in ms; default: 1000 */
-  storeTimeoutMs?: number
-  /**
-   * Looks for the key where the handler writes, if that is durable and refuses a key twice. With it,
-   * requests go on without the store when it fails, and a completed request is never refused.
-   */
-  recover?: (key: string, request: FastifyRequest) => Promise<CompletedRequest | undefined>
-  /** how long a duplicate waits for the first request, unless it prefers another time, in ms; default: 0 */
-  waitMs?: number
-  /** how many duplicates may wait at once: each has a connection and some kilobytes; default: 1000 */
-  maxWaiters?: number
-  /** called whenever a key is released without a stored response */
-  onRelease?: () => void
-  /** called with the number of waiting duplicates whenever it changes */
-  onWaitersChange?: (count: number) => void
+interface RequestState {
+  /** taken before validation; an error is thrown once the caller was let in */
+  fingerprint: string | Error | undefined
+  lease: Lease | undefined
+  /** the stored response that is being sent */
+  replay: StoredResponse | undefined
+  /** whether a hook or the handler has failed: an error is sent */
+  hasFailed: boolean
 }
 
-/** What came of a claim; `unclaimed`: the handler runs without one, and `recover` protects the key. */
-type ClaimResult = Claim | { state: 'unclaimed' }
-
-/** The longest wait that a client is granted: proxies end longer ones. */
-export const MAX_WAIT_SECONDS = 30
+const createState = (fingerprint?: string | Error): RequestState => ({
+  fingerprint,
+  lease: undefined,
+  replay: undefined,
+  hasFailed: false,
+})
 
 /**
  * Runs the handlers behind it once per key: claims the key before the handler, stores the response after
  * it, and replays that response to every repeat (draft-ietf-httpapi-idempotency-key-header-07).
- * Register it in the scope of the routes that it is to protect.
+ * Register it, and await that, in the scope of the routes that it is to protect, before them.
+ *
+ * @throws {Error} if there is no store
  */
 export const idempotency = fastifyPlugin(
-  async (app, options: IdempotencyOptions) => {
-    const { store, recover, scope, required = true, mismatchStatus = 409 } = options
-    const { methods = ['POST', 'PATCH'], fingerprint = fingerprintParsedRequest } = options
-    const { storeTimeoutMs = 1_000, waitMs = 0, maxWaiters = 1_000 } = options
+  async (app, given: IdempotencyOptions) => {
+    const options = completeOptions(given)
+    const { store, scope, required, methods, fingerprint, mismatchStatus } = options
+    const { maxBodyBytes, readsResponses, remembers, onRelease, onNotRemembered } = options
+    const reportError = createStoreErrorReport(
+      // Where nothing else is durable, a failure of the store can make a handler run again.
+      options.recover ? 'debug' : 'warn',
+      options.onStoreFailure,
+    )
+    const waiters = new WaitQueue(store, options.maxWaiters, options.onWaitersChange)
+    const releases = new Releases(store, reportError)
+    const unstored = options.recover
+      ? undefined
+      : new UnstoredResponses({
+          store,
+          closeTimeoutMs: options.closeTimeoutMs,
+          onWriteFailure: options.onWriteFailure,
+          onGiveUp: () => onNotRemembered('not-stored'),
+        })
+    const claimKey = createClaimer({ options, waiters, releases, unstored, reportError })
     const lease = {
-      store,
-      remembers: options.remembers ?? ((statusCode: number) => statusCode < 500),
-      maxBodyBytes: options.maxBodyBytes ?? 1024 * 1024,
-      isRecoverable: recover !== undefined,
-      onRelease: options.onRelease ?? (() => {}),
+      ...{ store, remembers, maxBodyBytes, releases, unstored, reportError },
+      ...{ onRelease, onNotRemembered },
     }
-    const waiters = new WaitQueue(store, maxWaiters, options.onWaitersChange)
 
     app.decorateRequest('idempotency', null)
-    app.decorateRequest(storeOrRelease, null)
+    app.decorateRequest(state, null)
     app.addHook('preClose', async () => waiters.close())
+    app.addHook('onClose', async () => {
+      await unstored?.close(app.log)
+      releases.close()
+    })
 
-    app.addHook('preHandler', async function idempotency(request, reply) {
-      if (request.is404 || !methods.includes(request.method)) return
+    protectRoutes(app, {
+      methods,
+      preValidation: fingerprint ? undefined : takeFingerprint,
+      preHandler: runOncePerKey,
+      run: (request, handler) => {
+        const lease = request[state]?.lease
+        return lease ? lease.run(handler) : handler()
+      },
+    })
+
+    /** Before validation, which may change the request: a new default must not turn a retry into a conflict. */
+    function takeFingerprint(
+      request: FastifyRequest,
+      _reply: FastifyReply,
+      done: (error?: Error) => void,
+    ): void {
+      if (methods.has(request.method) && request.headers['idempotency-key'] !== undefined) {
+        request[state] = createState(tryToFingerprint(request))
+      }
+      done()
+    }
+
+    async function runOncePerKey(request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+      if (!methods.has(request.method)) return
       const key = readKey(request, required)
       if (key === undefined) return
-      const owner = scope?.(request)
+      const requestState = request[state] ?? createState()
+      request[state] = requestState
       const current = createIdempotentRequest({
         key,
-        // No key contains a comma: keys of different scopes never collide.
-        storeKey: owner === undefined ? key : `${encodeURIComponent(owner)},${key}`,
-        fingerprint: computeFingerprint(request),
+        storeKey: scope ? readStoreKey(request, await scope(request), key) : key,
+        fingerprint: fingerprint ? readOwnFingerprint(request) : readFingerprint(request),
         mismatchStatus,
       })
       request.idempotency = current
 
-      let claim = await claimOrRecover(current, request)
-      const timeoutMs = readWaitTimeout(request, reply)
-      if (claim.state === 'in_flight' && timeoutMs > 0) {
-        claim = await waitForResponse(current, request, reply, timeoutMs, claim)
-      }
+      const claim = await claimKey(current, request, reply)
       switch (claim.state) {
         case 'new':
+          // It was responded to while the claim was in flight: Fastify does not call the handler.
+          if (reply.sent) return releases.release(current, request.log)
           current.outcome = 'new'
-          request[storeOrRelease] = startLease(current, request, reply, lease)
+          requestState.lease = startLease(current, request, reply, lease)
           return
         case 'unclaimed':
           current.outcome = 'new'
           return
-        case 'completed': {
-          const { statusCode, headers, body } = claim.response
-          return reply.code(statusCode).headers(headers).send(body)
-        }
+        case 'completed':
+          requestState.replay = claim.response
+          return sendResponse(reply, claim.response)
+        case 'recovered':
+          return sendResponse(reply, claim.response)
         case 'mismatch':
           throw refuseMismatch(current)
         case 'in_flight':
@@ -141,123 +157,88 @@ export const idempotency = fastifyPlugin(
             computeRetryAfterSeconds(claim.remainingMs, store.leaseMs),
           )
       }
+    }
+
+    app.addHook('onSend', function storeOrRestore(request, reply, payload: unknown, done) {
+      const { idempotency, [state]: requestState } = request
+      if (idempotency === null || requestState === null) return done()
+      const { lease, replay, hasFailed } = requestState
+      if (!hasFailed && isReplay(idempotency)) reply.header('idempotency-replayed', 'true')
+      if (replay) return done(null, restoreResponse(reply, payload, replay, store.replayedHeaders))
+      if (lease === undefined) return done()
+      if (!isWebResponse(payload)) {
+        lease.storeOrRelease(payload)
+        return done()
+      }
+      readWebResponse(reply, payload).then((body) => {
+        lease.storeOrRelease(body, body === payload.body ? 'stream' : 'too-large')
+        done(null, body)
+      }, done)
     })
 
-    app.addHook('onSend', (request, reply, payload, done) => {
-      const { idempotency } = request
-      if (idempotency && isReplay(idempotency)) reply.header('idempotency-replayed', 'true')
-      request[storeOrRelease]?.(payload)
+    app.addHook('onError', (request, reply, _error, done) => {
+      const requestState = request[state]
+      if (requestState) {
+        requestState.hasFailed = true
+        reply.removeHeader('idempotency-replayed')
+        if (requestState.replay) removeReplay(reply, requestState.replay)
+        requestState.replay = undefined
+      }
       done()
     })
 
-    /** @throws {Problem} `bad-request` */
-    function computeFingerprint(request: FastifyRequest): string {
-      try {
-        return fingerprint(request)
-      } catch (error) {
-        request.log.debug({ err: error }, 'the request has no fingerprint')
-        throw problems.noFingerprint()
-      }
+    /** Reads the body of a response that would be stored. @returns it, or what is to be sent as a stream */
+    async function readWebResponse(reply: FastifyReply, response: Response): Promise<unknown> {
+      applyResponse(reply, response)
+      const { body } = response
+      if (body === null || !readsResponses || isEventStream(response)) return body
+      return remembers(response.status, reply) ? readBody(body, maxBodyBytes) : body
     }
 
-    /** Claims the key; a request is refused only if the durable record has no response for it. */
-    async function claimOrRecover(
-      current: IdempotentRequest,
-      request: FastifyRequest,
-    ): Promise<ClaimResult> {
-      const claim = await claimKey(current, request)
-      if (claim.state === 'completed') current.outcome = 'replayed_cache'
-      if (claim.state !== 'in_flight' && claim.state !== 'mismatch') return claim
-      if (!recover) return claim
-      // The claim may be that of a dead process, or of a body that is about to be refused.
-      const recovered = await recover(current.key, request).catch((error) => {
-        if (claim.state === 'mismatch' && claim.isCompleted) return undefined // refused in any case
-        throw error
-      })
-      if (recovered === undefined) return claim
-      confirmReplay(current, recovered)
-      return { state: 'completed', response: recovered.response }
-    }
-
-    /** @throws {Problem} `store-unavailable`, if only the store can keep the request to one run */
-    async function claimKey(
-      current: IdempotentRequest,
-      request: FastifyRequest,
-    ): Promise<ClaimResult> {
-      const { storeKey, fingerprint, token } = current
-      const claim = store.claim(storeKey, fingerprint, token)
-      if ('state' in claim) return claim
-      try {
-        return await withDeadline(claim, storeTimeoutMs, 'the idempotency store did not respond')
-      } catch (error) {
-        request.log.debug({ err: error }, 'the key could not be claimed')
-        // A claim that failed may exist all the same: its lease is renewed and ended like any other.
-        if (recover) return { state: error instanceof ForeignRecordError ? 'unclaimed' : 'new' }
-        void releaseUncertainClaim(claim, current, request)
-        throw problems.storeUnavailable()
-      }
-    }
-
-    /** A claim that failed, or was too late, may have been made; a release must not overtake it. */
-    async function releaseUncertainClaim(
-      claim: Promise<Claim>,
-      { storeKey, token }: IdempotentRequest,
-      request: FastifyRequest,
-    ): Promise<void> {
-      await claim.catch(() => {})
-      await store.release(storeKey, token).catch((error) => {
-        request.log.debug({ err: error }, 'the claim could not be released')
-      })
-    }
-
-    /** Reads how long this request waits for the first one, in ms; its own preference comes first. */
-    function readWaitTimeout(request: FastifyRequest, reply: FastifyReply): number {
-      const preferred = parsePreferredWait(request.headers.prefer)
-      if (preferred === undefined) return waitMs
-      const seconds = Math.min(preferred, MAX_WAIT_SECONDS)
-      reply.header('preference-applied', `wait=${seconds}`)
-      return seconds * 1000
-    }
-
-    /**
-     * Waits for the response of the first request; if that fails, claims the key itself.
-     *
-     * @param inFlight the result if there is no place to wait
-     */
-    async function waitForResponse(
-      current: IdempotentRequest,
-      request: FastifyRequest,
-      reply: FastifyReply,
-      timeoutMs: number,
-      inFlight: ClaimResult,
-    ): Promise<ClaimResult> {
-      const waiter = await waiters.add(current.storeKey, timeoutMs)
-      if (waiter === undefined) return inFlight
-      const onClose = () => waiter.end()
-      reply.raw.once('close', onClose)
-      if (reply.raw.closed) waiter.end() // the client disconnected before the line above
-      try {
-        return await claimWhenFree(current, request, waiter)
-      } finally {
-        reply.raw.off('close', onClose)
-        waiter.remove()
-      }
-    }
-
-    async function claimWhenFree(
-      current: IdempotentRequest,
-      request: FastifyRequest,
-      waiter: Waiter,
-    ): Promise<ClaimResult> {
-      for (let isWaiting = true; ; isWaiting = await waiter.waitForChange()) {
-        const claim = await claimOrRecover(current, request)
-        if (claim.state === 'completed') current.outcome = 'waited'
-        if (claim.state !== 'in_flight' || !isWaiting) return claim
-      }
+    /** @throws {Error} what the application's function throws, or if it returns no text */
+    function readOwnFingerprint(request: FastifyRequest): string {
+      const own: unknown = fingerprint?.(request)
+      if (typeof own === 'string' && own !== '') return own
+      throw reportUnprotected(request, new Error('the option fingerprint must return a string'))
     }
   },
-  { name: '@order-once/idempotency', fastify: '5.x' },
+  { name: '@order-once/idempotency', fastify: '^5.2.0' },
 )
+
+/** @throws {Error} if the scope is no text */
+function readStoreKey(request: FastifyRequest, scope: unknown, key: string): string {
+  try {
+    return nameRecord(scope, key)
+  } catch (error) {
+    throw reportUnprotected(request, error)
+  }
+}
+
+function tryToFingerprint(request: FastifyRequest): string | Error {
+  try {
+    return fingerprintParsedRequest(request)
+  } catch (error) {
+    return error instanceof Error ? error : new Error(String(error))
+  }
+}
+
+/**
+ * @throws {Problem} `bad-request` for a body that no fingerprint can be taken of
+ * @throws {Error} for a body that the default fingerprint cannot see
+ */
+function readFingerprint(request: FastifyRequest): string {
+  const fingerprint = request[state]?.fingerprint
+  if (typeof fingerprint === 'string') return fingerprint
+  if (fingerprint instanceof NotCanonicalError) throw problems.noFingerprint()
+  const reason = `${fingerprint?.message}: set the option fingerprint`
+  throw reportUnprotected(request, new Error(reason))
+}
+
+/** Logs why the key of the request cannot protect it. @returns the error to throw, which hides the reason */
+function reportUnprotected(request: FastifyRequest, reason: unknown): Error {
+  request.log.error({ err: reason }, 'the request cannot be protected by its Idempotency-Key')
+  return new Error('The request cannot be protected by its Idempotency-Key.')
+}
 
 /** @throws {Problem} `idempotency-key-missing` or `idempotency-key-invalid` */
 function readKey(request: FastifyRequest, required: boolean): string | undefined {
@@ -269,9 +250,4 @@ function readKey(request: FastifyRequest, required: boolean): string | undefined
   const key = parseIdempotencyKey(String(header))
   if (key === undefined) throw problems.keyInvalid()
   return key
-}
-
-function fingerprintParsedRequest(request: FastifyRequest): string {
-  const { method, routeOptions, url, params, query, body } = request
-  return fingerprintRequest({ method, path: routeOptions.url ?? url, params, query, body })
 }

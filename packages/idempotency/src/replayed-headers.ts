@@ -1,9 +1,9 @@
 /** The headers of a response that its replays repeat. */
 import type { FastifyReply } from 'fastify'
 
-/** Headers that describe the response itself. */
-export const DEFAULT_REPLAYED_HEADERS = [
-  'cache-control',
+/** Headers that describe the body: with other values, or without them, the same bytes mean something else. */
+export const BODY_HEADERS = [
+  'content-digest',
   'content-disposition',
   'content-encoding',
   'content-language',
@@ -11,6 +11,13 @@ export const DEFAULT_REPLAYED_HEADERS = [
   'content-type',
   'etag',
   'last-modified',
+  'repr-digest',
+]
+
+/** Headers that describe the response itself. */
+export const DEFAULT_REPLAYED_HEADERS = [
+  ...BODY_HEADERS,
+  'cache-control',
   'link',
   'location',
   'vary',
@@ -26,14 +33,14 @@ const NEVER_REPLAYED =
 /**
  * Checks the names of headers.
  *
- * @returns them in lower case
+ * @returns them in lower case, after those that describe the body, which no replay can be without
  * @throws {Error} that names the first header that must never be replayed
  */
 export function checkReplayedHeaders(names: string[]): string[] {
   const lowerCase = names.map((name) => name.toLowerCase())
   const forbidden = lowerCase.find((name) => NEVER_REPLAYED.test(name))
   if (forbidden) throw new Error(`the header ${forbidden} must not be replayed`)
-  return lowerCase
+  return [...new Set([...BODY_HEADERS, ...lowerCase])]
 }
 
 /** Reads the headers of the reply that have one of these names. */

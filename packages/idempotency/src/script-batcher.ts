@@ -1,8 +1,6 @@
 /** Sends calls of one Redis script in batches: one command for many keys. */
-import type { Cluster, Redis } from 'ioredis'
 import { Batcher, type ConcurrencyLimit } from './batcher.ts'
-
-export type RedisClient = Redis | Cluster
+import type { RedisClient } from './redis-client.ts'
 
 /** Runs a call to Redis, or refuses it, as a circuit breaker does. */
 export type RunCall = <T>(call: () => Promise<T>) => Promise<T>
@@ -21,6 +19,8 @@ export interface ScriptBatcherOptions<Item, Result> {
   /** of the calls that may be in flight; those of a single key on a cluster are not limited */
   limit: ConcurrencyLimit
   runCall: RunCall
+  /** whether the item is still needed when its call is sent; by default each is */
+  isNeeded?: (item: Item) => boolean
   getKey: (item: Item) => string
   /** the item's own arguments, as many for each item */
   getArguments: (item: Item) => Argument[]
@@ -50,7 +50,8 @@ export function defineKeyScript(
  * On a cluster the keys of a call would be in several slots, which Redis refuses (CROSSSLOT): there,
  * and after the first such refusal, each call has one key.
  *
- * @returns a function that throws {@link QueueFullError} at once, if too many items wait for a call
+ * @returns a function that throws {@link QueueFullError} at once, if too many items wait for a call, and
+ * `NotSentError` if its item was not needed any more when its turn came
  */
 export function createScriptBatcher<Item, Result>(
   redis: RedisClient,
@@ -67,6 +68,7 @@ export function createScriptBatcher<Item, Result>(
     maxItems: maxKeys,
     maxWaiting: MAX_WAITING_ITEMS,
     limit,
+    isNeeded: options.isNeeded,
     async send(items) {
       if (!isClustered || items.length === 1) {
         try {

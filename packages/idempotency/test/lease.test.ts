@@ -120,7 +120,7 @@ describe('a lease', () => {
     }
     const { app, warnings, gate, slow } = await startSlowRequest(failing)
     for (let third = 0; third < 6; third++) await pass(LEASE_MS / 3)
-    expect(warnings).toEqual(['the idempotency store could not be updated'])
+    expect(warnings).toEqual(['a lease could not be renewed'])
     expect((await post(app)).json().code).toBe('request-in-progress')
     gate.open()
     await slow

@@ -71,6 +71,7 @@ export function createMemoryStore(options: {
 
   return {
     leaseMs,
+    ttlMs,
     replayedHeaders: checkReplayedHeaders(replayedHeaders),
 
     async claim(key, fingerprint, token): Promise<Claim> {

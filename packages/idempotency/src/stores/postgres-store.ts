@@ -4,7 +4,10 @@ import { cacheRepeats } from './response-cache.ts'
 import type { Claim, IdempotencyStore } from './store.ts'
 
 /** Runs one SQL statement with values for `$1`, `$2`, … @returns the rows, by column name */
-export type RunQuery = (text: string, values: unknown[]) => PromiseLike<Record<string, unknown>[]>
+export type RunQuery = (
+  text: string,
+  values: (string | number | null)[],
+) => PromiseLike<Record<string, unknown>[]>
 
 /** Two claims at once can miss each other once; more often means a fault. */
 const MAX_ATTEMPTS = 5
@@ -111,6 +114,7 @@ export function createPostgresStore(
 
   return {
     leaseMs,
+    ttlMs,
     replayedHeaders: records.replayedHeaders,
     claim: cacheRepeats(claim),
 

@@ -1,6 +1,6 @@
 /** A store in Redis: each record is a JSON string under `idemp:<key>`. */
-import type { Redis } from 'ioredis'
 import { ConcurrencyLimit } from '../batcher.ts'
+import type { RedisConnection } from '../redis-client.ts'
 import { createScriptBatcher, defineKeyScript, type RunCall } from '../script-batcher.ts'
 import { createRecordFormat, type RecordOptions, readResponse } from './record.ts'
 import { createRedisWatcher } from './redis-watcher.ts'
@@ -71,6 +71,14 @@ const MAX_ATTEMPTS = 5
 /** Redis serves nothing else during a script: at some µs a key, less than two ms. */
 const MAX_KEYS_PER_CALL = 256
 
+/** A claim to send. */
+interface ClaimCall {
+  name: string
+  record: string
+  /** by `performance.now()`; undefined: at any time */
+  sendUntil: number | undefined
+}
+
 /** The record that a claim found. */
 interface Found {
   text: string
@@ -86,7 +94,7 @@ interface Found {
  * each call, or refuses it; `limit`: of the calls to this Redis, which other batchers may share
  */
 export function createRedisStore(
-  redis: Redis,
+  redis: RedisConnection,
   options: RecordOptions & {
     leaseMs: number
     ttlMs: number
@@ -103,11 +111,12 @@ export function createRedisStore(
   const deleteUnchanged = defineKeyScript(redis, 'deleteUnchangedRecord', DELETE_UNCHANGED)
   const watcher = createRedisWatcher(redis)
 
-  const claimKey = createScriptBatcher<{ name: string; record: string }, Found | undefined>(redis, {
+  const claimKey = createScriptBatcher<ClaimCall, Found | undefined>(redis, {
     ...batching,
     name: 'claimRecords',
     lua: CLAIM,
     repliesPerKey: 2,
+    isNeeded: ({ sendUntil }) => sendUntil === undefined || performance.now() < sendUntil,
     getKey: ({ name }) => name,
     getArguments: ({ record }) => [record, leaseMs],
     parseReplies: ([text, remainingMs]) => {
@@ -130,26 +139,32 @@ export function createRedisStore(
     },
   )
 
-  async function claim(key: string, fingerprint: string, token: string): Promise<Claim> {
+  async function claim(
+    key: string,
+    fingerprint: string,
+    token: string,
+    sendUntil?: number,
+  ): Promise<Claim> {
     const name = getRecordName(key)
     for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
-      const found = await claimKey({ name, record: records.formatClaim(fingerprint, token) })
+      const record = records.formatClaim(fingerprint, token)
+      const found = await claimKey({ name, record, sendUntil })
       if (found === undefined) return { state: 'new' }
-      const record = records.parse(key, found.text)
-      if (record === undefined) {
+      const existing = records.parse(key, found.text)
+      if (existing === undefined) {
         await deleteCorrupt(name, found.text)
         continue
       }
-      if (record.state === 'in_flight' && record.token === token) {
+      if (existing.state === 'in_flight' && existing.token === token) {
         if (await renew(key, fingerprint, token)) return { state: 'new' }
         continue
       }
-      if (record.payload_hash !== fingerprint) {
-        return { state: 'mismatch', isCompleted: record.state === 'completed' }
+      if (existing.payload_hash !== fingerprint) {
+        return { state: 'mismatch', isCompleted: existing.state === 'completed' }
       }
       const { remainingMs } = found
-      if (record.state === 'in_flight') return { state: 'in_flight', remainingMs }
-      return { state: 'completed', response: readResponse(record), remainingMs }
+      if (existing.state === 'in_flight') return { state: 'in_flight', remainingMs }
+      return { state: 'completed', response: readResponse(existing), remainingMs }
     }
     throw new Error(`the key could not be claimed in ${MAX_ATTEMPTS} attempts`)
   }
@@ -168,6 +183,7 @@ export function createRedisStore(
 
   return {
     leaseMs,
+    ttlMs,
     replayedHeaders: records.replayedHeaders,
     claim: cacheRepeats(claim),
     renew,

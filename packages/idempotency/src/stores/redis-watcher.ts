@@ -1,6 +1,6 @@
 /** Notifies of changes of Redis keys by pub/sub. */
-import type { Redis } from 'ioredis'
 import { DeadlineError, withDeadline } from '../deadline.ts'
+import type { RedisConnection, RedisSubscriber } from '../redis-client.ts'
 
 /**
  * Watches keys on one connection, opened by the first watch. A change of a key must be published to the
@@ -30,14 +30,14 @@ interface Channel {
 }
 
 /** Creates a watcher with the options and the key prefix of a connection; it closes with it. */
-export function createRedisWatcher(redis: Redis): RedisWatcher {
+export function createRedisWatcher(redis: RedisConnection): RedisWatcher {
   const prefix = redis.options.keyPrefix ?? ''
   const channels = new Map<string, Channel>()
-  let subscriber: Redis | undefined
+  let subscriber: RedisSubscriber | undefined
   let connecting: Promise<void> | undefined
   let heartbeat: NodeJS.Timeout | undefined
 
-  function getSubscriber(): Redis {
+  function getSubscriber(): RedisSubscriber {
     if (subscriber) return subscriber
     subscriber = redis.duplicate({ autoResubscribe: false, lazyConnect: false })
     subscriber.on('error', () => {}) // the other connection reports them
@@ -142,7 +142,7 @@ export function createRedisWatcher(redis: Redis): RedisWatcher {
 }
 
 /** Resolves when the connection is ready; rejects when its attempt to connect has failed. */
-function waitUntilReady(client: Redis): Promise<void> {
+function waitUntilReady(client: RedisSubscriber): Promise<void> {
   return new Promise((resolve, reject) => {
     if (client.status === 'end') return reject(new Error('the connection has ended'))
     const onReady = () => {

@@ -81,8 +81,13 @@ export function cacheRepeats(
 ): IdempotencyStore['claim'] {
   const cache = new ResponseCache({ maxBytes, ...(now && { now }) })
 
-  async function claimAndRemember(key: string, fingerprint: string, token: string): Promise<Claim> {
-    const found = await claim(key, fingerprint, token)
+  async function claimAndRemember(
+    key: string,
+    fingerprint: string,
+    token: string,
+    sendUntil?: number,
+  ): Promise<Claim> {
+    const found = await claim(key, fingerprint, token, sendUntil)
     if (found.state === 'completed' && found.remainingMs !== undefined) {
       cache.set(
         key,
@@ -93,14 +98,16 @@ export function cacheRepeats(
     return found
   }
 
-  return (key, fingerprint, token) => {
+  return (key, fingerprint, token, sendUntil) => {
     const cached = cache.get(key)
-    return cached ? claimCompleted(cached, fingerprint) : claimAndRemember(key, fingerprint, token)
+    return cached
+      ? claimCompleted(cached, fingerprint)
+      : claimAndRemember(key, fingerprint, token, sendUntil)
   }
 }
 
-/** A string of Latin letters takes one byte per character. */
-function estimateBytes(key: string, { fingerprint, response }: CompletedRequest): number {
+/** Estimates the memory of a response. A string of Latin letters takes one byte per character. */
+export function estimateBytes(key: string, { fingerprint, response }: CompletedRequest): number {
   const { body, headers }: StoredResponse = response
   let bytes = ENTRY_OVERHEAD_BYTES + key.length + fingerprint.length + Buffer.byteLength(body)
   for (const name in headers) bytes += name.length + `${headers[name]}`.length

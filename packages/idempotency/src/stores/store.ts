@@ -45,6 +45,9 @@ export interface IdempotencyStore {
   /** how long a claim lasts, in ms */
   readonly leaseMs: number
 
+  /** how long a response is kept, in ms */
+  readonly ttlMs: number
+
   /** the headers that are stored with a response, in lower case; replays repeat no others */
   readonly replayedHeaders: string[]
 
@@ -52,11 +55,14 @@ export interface IdempotencyStore {
    * Claims the key, or reports the record that prevents it and changes nothing. A record with the same
    * token is this claim, sent twice: the result is `new`.
    *
+   * @param sendUntil by `performance.now()`: the caller does not wait longer. A store that queues its
+   * calls does not send this one later.
    * @returns a promise, unless this process has the response in memory
    * @throws {ForeignRecordError} if the record belongs to another database; nothing was claimed
+   * @throws {NotSentError} if the call was not sent; nothing was claimed
    * @throws if the store fails; whether the claim was made is then unknown
    */
-  claim(key: string, fingerprint: string, token: string): Claim | Promise<Claim>
+  claim(key: string, fingerprint: string, token: string, sendUntil?: number): Claim | Promise<Claim>
 
   /**
    * Extends a claim by one lease from now, and claims the key again if the store has lost the record.

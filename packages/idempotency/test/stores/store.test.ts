@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises'
+import { drizzle } from 'drizzle-orm/postgres-js'
 import type { Redis } from 'ioredis'
 import postgres from 'postgres'
 import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
@@ -10,6 +11,7 @@ import {
   hasRedis,
 } from '../../../../test/support/stores.ts'
 import { until } from '../../../../test/support/until.ts'
+import { lossTests, storeTests } from '../../src/conformance.ts'
 import { DEFAULT_REPLAYED_HEADERS } from '../../src/replayed-headers.ts'
 import { createMemoryStore } from '../../src/stores/memory-store.ts'
 import { createPostgresStore, deleteExpiredRecords } from '../../src/stores/postgres-store.ts'
@@ -112,174 +114,7 @@ describe.each(Object.keys(fixtures))('the %s store', (name) => {
     ;({ store, pass } = await (fixtures[name] as () => Promise<Fixture>)())
   })
 
-  test('gives a free key to one of 200 claims at once', async () => {
-    const claims = await Promise.all(
-      Array.from({ length: 200 }, (_, i) => store.claim(key, 'v1:a', `token-${i}`)),
-    )
-    expect(claims.filter(({ state }) => state === 'new')).toHaveLength(1)
-    expect(claims.filter(({ state }) => state === 'in_flight')).toHaveLength(199)
-  })
-
-  test('accepts a claim that is sent twice', async () => {
-    await store.claim(key, 'v1:a', 'token')
-    expect(await store.claim(key, 'v1:a', 'token')).toEqual({ state: 'new' })
-  })
-
-  test('reports a mismatch with another request, in flight or completed, and changes nothing', async () => {
-    await store.claim(key, 'v1:a', 'token')
-    const claimOther = () => store.claim(key, 'v1:b', 'other')
-    expect(await claimOther()).toEqual({ state: 'mismatch', isCompleted: false })
-    await store.complete(key, 'token', request)
-    expect(await claimOther()).toEqual({ state: 'mismatch', isCompleted: true })
-    expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({ state: 'completed', response })
-  })
-
-  test('frees a released key', async () => {
-    await store.claim(key, 'v1:a', 'token')
-    await store.release(key, 'token')
-    expect(await store.claim(key, 'v1:b', 'other')).toEqual({ state: 'new' })
-  })
-
-  test('lets only the owner complete or release', async () => {
-    await store.claim(key, 'v1:a', 'token')
-    await store.release(key, 'other')
-    await store.complete(key, 'other', { ...request, fingerprint: 'v1:b' })
-    expect(await store.claim(key, 'v1:a', 'third')).toMatchObject({ state: 'in_flight' })
-  })
-
-  test('keeps the first response: not even its owner can replace or release it', async () => {
-    await store.claim(key, 'v1:a', 'token')
-    await store.complete(key, 'token', request)
-    await store.complete(key, 'token', { ...request, response: { ...response, body: 'other' } })
-    await store.release(key, 'token')
-    expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({ state: 'completed', response })
-  })
-
-  test('stores the response of an owner whose claim is lost', async () => {
-    await store.complete(key, 'token', request)
-    expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({ state: 'completed', response })
-  })
-
-  test('keeps a claim for one lease, and no longer', async () => {
-    await store.claim(key, 'v1:a', 'token')
-    await pass(LEASE_MS - 1_000)
-    expect(await store.claim(key, 'v1:a', 'other')).toMatchObject({ state: 'in_flight' })
-    await pass(1_000)
-    expect(await store.claim(key, 'v1:a', 'other')).toEqual({ state: 'new' })
-  })
-
-  test('reports what is left of the lease of a claim in flight', async () => {
-    const claimOther = async () => {
-      const claim = await store.claim(key, 'v1:a', 'other')
-      return claim.state === 'in_flight' ? claim.remainingMs : Number.NaN
-    }
-    await store.claim(key, 'v1:a', 'token')
-    expect(await claimOther()).toBeGreaterThan(LEASE_MS - 5_000)
-    expect(await claimOther()).toBeLessThanOrEqual(LEASE_MS)
-    await pass(LEASE_MS - 10_000)
-    expect(await claimOther()).toBeGreaterThan(5_000)
-    expect(await claimOther()).toBeLessThanOrEqual(10_000)
-    await store.renew(key, 'v1:a', 'token')
-    expect(await claimOther()).toBeGreaterThan(LEASE_MS - 5_000)
-  })
-
-  test('renews a claim for one lease from then on', async () => {
-    await store.claim(key, 'v1:a', 'token')
-    for (let i = 0; i < 3; i++) {
-      await pass(LEASE_MS - 1_000)
-      expect(await store.renew(key, 'v1:a', 'token')).toBe(true)
-    }
-    await pass(LEASE_MS - 1_000)
-    expect(await store.claim(key, 'v1:a', 'other')).toMatchObject({ state: 'in_flight' })
-    await pass(1_000)
-    expect(await store.claim(key, 'v1:a', 'other')).toEqual({ state: 'new' })
-  })
-
-  test('does not renew the claim of another token, and changes nothing', async () => {
-    await store.claim(key, 'v1:a', 'token')
-    await pass(1_000)
-    expect(await store.renew(key, 'v1:b', 'other')).toBe(false)
-    expect(await store.claim(key, 'v1:a', 'third')).toMatchObject({ state: 'in_flight' })
-    await pass(LEASE_MS - 1_000)
-    expect(await store.claim(key, 'v1:a', 'third')).toEqual({ state: 'new' })
-  })
-
-  test('does not renew a completed record, and keeps its response', async () => {
-    await store.claim(key, 'v1:a', 'token')
-    await store.complete(key, 'token', request)
-    expect(await store.renew(key, 'v1:a', 'token')).toBe(false)
-    expect(await store.renew(key, 'v1:a', 'other')).toBe(false)
-    await pass(LEASE_MS)
-    expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({ state: 'completed', response })
-  })
-
-  test('claims the key again by a renewal after the lease has ended', async () => {
-    await store.claim(key, 'v1:a', 'token')
-    await pass(LEASE_MS)
-    expect(await store.renew(key, 'v1:a', 'token')).toBe(true)
-    expect(await store.claim(key, 'v1:b', 'other')).toEqual({
-      state: 'mismatch',
-      isCompleted: false,
-    })
-    await pass(LEASE_MS)
-    expect(await store.claim(key, 'v1:b', 'other')).toEqual({ state: 'new' })
-  })
-
-  test('fences an owner whose lease has ended and whose key another has claimed', async () => {
-    await store.claim(key, 'v1:a', 'old')
-    await pass(LEASE_MS)
-    await store.claim(key, 'v1:b', 'new')
-    await store.complete(key, 'old', request)
-    await store.release(key, 'old')
-    expect(await store.claim(key, 'v1:b', 'third')).toMatchObject({ state: 'in_flight' })
-    await store.complete(key, 'new', { ...request, fingerprint: 'v1:b' })
-    await store.complete(key, 'old', request)
-    expect(await store.claim(key, 'v1:b', 'third')).toMatchObject({ state: 'completed', response })
-  })
-
-  test('extends the lease of a claim that is sent twice', async () => {
-    await store.claim(key, 'v1:a', 'token')
-    await pass(LEASE_MS - 1_000)
-    expect(await store.claim(key, 'v1:a', 'token')).toEqual({ state: 'new' })
-    await pass(LEASE_MS - 1_000)
-    expect(await store.claim(key, 'v1:a', 'other')).toMatchObject({ state: 'in_flight' })
-  })
-
-  test('lets an owner complete after its lease, if the key has not been claimed since', async () => {
-    await store.claim(key, 'v1:a', 'token')
-    await pass(LEASE_MS)
-    await store.complete(key, 'token', request)
-    expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({ state: 'completed', response })
-  })
-
-  test('does not let an owner claim a key again that it has completed', async () => {
-    await store.claim(key, 'v1:a', 'token')
-    await store.complete(key, 'token', request)
-    expect(await store.claim(key, 'v1:a', 'token')).toMatchObject({ state: 'completed', response })
-  })
-
-  test('gives an expired key to one of 200 claims at once', async () => {
-    await store.claim(key, 'v1:a', 'dead')
-    await pass(LEASE_MS)
-    const claims = await Promise.all(
-      Array.from({ length: 200 }, (_, i) => store.claim(key, 'v1:a', `token-${i}`)),
-    )
-    expect(claims.filter(({ state }) => state === 'new')).toHaveLength(1)
-  })
-
-  test.each([
-    ['text', 'plain'],
-    ['bytes', Buffer.from([0x00, 0xff, 0xc3, 0x28, 0x80, 0x0a])],
-    ['nothing', ''],
-  ])('returns a body of %s, and headers of several values, unchanged', async (_name, body) => {
-    const headers = { 'content-type': 'a/b', link: ['<a>; rel="x"', '<b>; rel="y"'] }
-    const other = { statusCode: 202, headers, body }
-    await store.complete(key, 'token', { ...request, response: other })
-    expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({
-      state: 'completed',
-      response: other,
-    })
-  })
+  test.each(storeTests)('$name', ({ run }) => run({ store, pass }))
 
   const QUOTED_CLAIM = '{"state":"in_flight","payload_hash":"v1:a","token":"token"}'
   test.each([
@@ -303,19 +138,6 @@ describe.each(Object.keys(fixtures))('the %s store', (name) => {
       })
     },
   )
-
-  test('keeps keys apart', async () => {
-    await store.claim(key, 'v1:a', 'token')
-    expect(await store.claim(`${key} `, 'v1:b', 'other')).toEqual({ state: 'new' })
-  })
-
-  test('keeps a response for its time to live, which replays do not extend', async () => {
-    await store.complete(key, 'token', request)
-    await pass(TTL_MS - 1_000)
-    expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({ state: 'completed', response })
-    await pass(1_000)
-    expect(await store.claim(key, 'v1:a', 'again')).toEqual({ state: 'new' })
-  })
 })
 
 describe.each(Object.keys(fixtures).filter((name) => name !== 'memory'))('the %s store', (name) => {
@@ -423,16 +245,9 @@ describe.each(Object.keys(fixtures).filter((name) => name !== 'memory'))('the %s
     }
   })
 
-  test('claims a lost record again by a renewal', async () => {
-    const { store, lose } = await (fixtures[name] as () => Promise<Fixture>)()
-    await store.claim(key, 'v1:a', 'token')
-    await lose?.()
-    expect(await store.renew(key, 'v1:a', 'token')).toBe(true)
-    expect(await store.claim(key, 'v1:b', 'other')).toEqual({
-      state: 'mismatch',
-      isCompleted: false,
-    })
-    expect(await store.claim(key, 'v1:a', 'other')).toMatchObject({ state: 'in_flight' })
+  test.each(lossTests)('$name', async ({ run }) => {
+    const { store, pass, lose } = await (fixtures[name] as () => Promise<Fixture>)()
+    await run({ store, pass, lose: lose as () => unknown })
   })
 })
 
@@ -481,6 +296,17 @@ describe('the postgres store', () => {
     const store = createPostgresStore(runQuery, OPTIONS)
     expect(await store.claim(key, 'v1:a', 'token')).toEqual({ state: 'new' })
     expect(await store.renew(key, 'v1:a', 'token')).toBe(true)
+    await store.complete(key, 'token', request)
+    expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({ state: 'completed', response })
+  })
+
+  test('works with the client of drizzle', async () => {
+    const { url } = await emptyDatabase()
+    const { $client } = drizzle(postgres(url))
+    onTestFinished(() => $client.end())
+    const store = createPostgresStore((text, values) => $client.unsafe(text, values), OPTIONS)
+    expect(await store.claim(key, 'v1:a', 'token')).toEqual({ state: 'new' })
+    expect(await store.claim(key, 'v1:a', 'other')).toMatchObject({ state: 'in_flight' })
     await store.complete(key, 'token', request)
     expect(await store.claim(key, 'v1:a', 'again')).toMatchObject({ state: 'completed', response })
   })

@@ -1,5 +1,6 @@
 /** An application whose routes the plugin protects. */
 import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify'
+import { fastify as oldestFastify } from 'fastify-oldest'
 import { onTestFinished } from 'vitest'
 import {
   createMemoryStore,
@@ -15,6 +16,33 @@ export const LEASE_MS = 30_000
 export const memoryStore = (options: { now?: () => number; replayedHeaders?: string[] } = {}) =>
   createMemoryStore({ leaseMs: LEASE_MS, ttlMs: 86_400_000, ...options })
 
+/** The versions of Fastify that the package supports, from the oldest to the newest. */
+export const FASTIFY_VERSIONS: Record<string, typeof fastify> = {
+  '5.2.0': oldestFastify as unknown as typeof fastify,
+  newest: fastify,
+}
+
+/** A line of the log, from level warn on. */
+export interface LogLine {
+  level: number
+  msg: string
+  err?: { message: string }
+}
+
+/** Creates an empty application, which closes when the test ends, and its log. */
+export function createEmptyApp(create: typeof fastify = fastify) {
+  const log: LogLine[] = []
+  const warnings: string[] = []
+  const write = (text: string) => {
+    const line: LogLine = JSON.parse(text)
+    log.push(line)
+    warnings.push(line.msg)
+  }
+  const app = create({ logger: { level: 'warn', stream: { write } } })
+  onTestFinished(() => app.close())
+  return { app, log, warnings }
+}
+
 export interface TestApp {
   app: FastifyInstance
   /** how often the handler has run */
@@ -29,9 +57,7 @@ export async function createApp(
   options: Partial<IdempotencyOptions> = {},
 ): Promise<TestApp> {
   let runs = 0
-  const warnings: string[] = []
-  const stream = { write: (line: string) => void warnings.push(JSON.parse(line).msg) }
-  const app = fastify({ logger: { level: 'warn', stream } })
+  const { app, warnings } = createEmptyApp()
   await app.register(errorHandler)
   await app.register(idempotency, { store: memoryStore(), ...options })
   app.route({
@@ -43,7 +69,6 @@ export async function createApp(
     },
   })
   app.post('/others/:id', () => ({ other: true }))
-  onTestFinished(() => app.close())
   return { app, runs: () => runs, warnings }
 }
 
@@ -59,3 +84,7 @@ export const post = (
     payload: body,
     headers: { 'idempotency-key': 'key', ...headers },
   })
+
+/** Whether the response is a replay. */
+export const isReplayed = ({ headers }: { headers: Record<string, unknown> }) =>
+  headers['idempotency-replayed'] === 'true'
