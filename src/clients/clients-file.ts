@@ -1,4 +1,4 @@
-/** The file of `CLIENTS_FILE`: the clients and the keys that they sign with. */
+/** The file of `CLIENTS_FILE`: the clients, and the keys with which they sign. */
 import { readFile } from 'node:fs/promises'
 import { getErrorCode } from '../error-code.ts'
 import { StartError } from '../start-error.ts'

@@ -38,7 +38,7 @@ export function getClient({ client }: FastifyRequest): Client {
   return client
 }
 
-/** Returns what the idempotency keys of a request belong to: those of the default client have no scope. */
+/** Returns what the idempotency key of a request belongs to. The keys of the default client have no scope. */
 export function getKeyScope(request: FastifyRequest): string | typeof NO_SCOPE {
   const { id } = getClient(request)
   return id === DEFAULT_CLIENT_ID ? NO_SCOPE : id

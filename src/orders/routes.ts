@@ -36,7 +36,10 @@ const routes: FastifyPluginAsyncTypebox<{
       idempotency_key: idempotency.key,
       request_fingerprint: idempotency.fingerprint,
     })
-    if (!inserted) confirmReplay(idempotency, toCompletedRequest(order, request.body))
+    if (!inserted) {
+      const listChanges = () => listChangedFields(request.body, order)
+      confirmReplay(idempotency, order.request_fingerprint, listChanges)
+    }
     const { statusCode, headers, body } = buildResponse(order)
     return reply.code(statusCode).headers(headers).send(body)
   })
@@ -75,16 +78,13 @@ export async function recoverResponse(
   request: FastifyRequest,
 ): Promise<CompletedRequest | undefined> {
   const order = await orders.findByKey(getClient(request).id, getIdempotency(request).key)
-  return order && toCompletedRequest(order, request.body as NewOrder)
-}
-
-/** @param body of a request that has the key of this order */
-function toCompletedRequest(order: Order, body: NewOrder): CompletedRequest {
-  return {
-    fingerprint: order.request_fingerprint,
-    response: buildResponse(order),
-    listChanges: () => listChangedFields(body, order),
-  }
+  return (
+    order && {
+      fingerprint: order.request_fingerprint,
+      response: buildResponse(order),
+      listChanges: () => listChangedFields(request.body as NewOrder, order),
+    }
+  )
 }
 
 /** Parses the query, `idempotency_key=<key>`. @throws {Problem} `bad-request`, if it is another */

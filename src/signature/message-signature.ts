@@ -1,10 +1,11 @@
 /** Scheme 2: verifies the HTTP message signature of a request (RFC 9421). */
+import { parseItem } from 'structured-headers'
 import type { VerificationKey } from '../clients/json-web-key.ts'
 import { problems } from '../http/problems.ts'
 import { ALGORITHMS } from './algorithms.ts'
 import { checkContentDigest } from './content-digest.ts'
 import { buildSignatureBase, hasQuery, readHeader, type SignedMessage } from './signature-base.ts'
-import { parseOnlyMember, parseSignatureInput, type SignatureInput } from './signature-input.ts'
+import { parseSignatureInput, type SignatureInput } from './signature-input.ts'
 
 export interface VerificationOptions<Key extends VerificationKey> {
   /** @returns undefined if there is no such key */
@@ -15,17 +16,20 @@ export interface VerificationOptions<Key extends VerificationKey> {
   now?: () => number
 }
 
-const COVERED_ALWAYS = ['@method', '@authority', '@path']
-const COVERED_WITH_QUERY = ['@query']
-const COVERED_IN_POST = ['content-digest', 'content-type', 'idempotency-key']
+const ALWAYS = ['@method', '@authority', '@path']
+const IN_POST = ['content-digest', 'content-type', 'idempotency-key']
+const REQUIRED_COMPONENTS = {
+  read: ALWAYS,
+  readWithQuery: [...ALWAYS, '@query'],
+  post: [...ALWAYS, ...IN_POST],
+  postWithQuery: [...ALWAYS, '@query', ...IN_POST],
+}
 
 /** Lists the components that a signature of this message must cover. */
 export function listRequiredComponents(message: SignedMessage): string[] {
-  return [
-    ...COVERED_ALWAYS,
-    ...(hasQuery(message) ? COVERED_WITH_QUERY : []),
-    ...(message.method === 'POST' ? COVERED_IN_POST : []),
-  ]
+  const { read, readWithQuery, post, postWithQuery } = REQUIRED_COMPONENTS
+  if (message.method === 'POST') return hasQuery(message) ? postWithQuery : post
+  return hasQuery(message) ? readWithQuery : read
 }
 
 /**
@@ -64,13 +68,23 @@ function readSignature(message: SignedMessage): { input: SignatureInput; signatu
     throw problems.signatureMissing('Signature-Input and Signature are required, both of them.')
   }
   const input = parseSignatureInput(inputHeader)
-  const signature = parseOnlyMember(signatureHeader)
-  if (signature?.label !== input.label || !(signature.value[0] instanceof ArrayBuffer)) {
-    throw problems.signatureInvalid(
-      'Signature must have exactly one signature, label=:<base64>:, with the label of Signature-Input.',
-    )
+  return { input, signature: parseSignature(signatureHeader, input.label) }
+}
+
+/** Parses a dictionary of one byte sequence (RFC 9421 §4.2). @throws {Problem} if it is another value */
+function parseSignature(header: string, label: string): Buffer {
+  const start = `${label}=:`
+  try {
+    if (header.startsWith(start)) {
+      const [bytes] = parseItem(header.slice(start.length - 1))
+      if (bytes instanceof ArrayBuffer) return Buffer.from(bytes)
+    }
+  } catch {
+    // It is malformed, or there are several.
   }
-  return { input, signature: Buffer.from(signature.value[0]) }
+  throw problems.signatureInvalid(
+    'Signature must have exactly one signature, label=:<base64>:, with the label of Signature-Input.',
+  )
 }
 
 /** @throws {Problem} if a component is not covered that must be */

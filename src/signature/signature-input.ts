@@ -2,10 +2,10 @@
 import { LRUCache } from 'lru-cache'
 import {
   type BareItem,
-  type InnerList,
   type Item,
   isInnerList,
   type Parameters,
+  parseItem,
   parseList,
   serializeParameters,
 } from 'structured-headers'
@@ -35,10 +35,13 @@ const MAX_SIGNATURE_INPUT_BYTES = 2_048
 /** Names of header fields (RFC 9110 §5.1) in lower case, and of derived components. */
 const COMPONENT_NAME = /^@?[a-z0-9!#$%&'*+.^_`|~-]+$/
 
-/** At most 2 MB of headers. The signatures that one client makes in one second have the same one. */
-const MAX_CACHED_INPUTS = 1_000
-
-const cache = new LRUCache<string, SignatureInput>({ max: MAX_CACHED_INPUTS })
+/**
+ * At most 2 MB of texts each. The signatures of one client in one second have the same header, and in all
+ * seconds the same components: they are parsed once.
+ */
+const CACHE = { max: 1_000 }
+const inputs = new LRUCache<string, SignatureInput>(CACHE)
+const componentLists = new LRUCache<string, string[]>(CACHE)
 
 /**
  * Parses the value of the header. White space in it does not matter: what is signed is serialised anew
@@ -47,50 +50,47 @@ const cache = new LRUCache<string, SignatureInput>({ max: MAX_CACHED_INPUTS })
  * @throws {Problem} `signature-invalid`, which names what is wrong
  */
 export function parseSignatureInput(header: string): SignatureInput {
-  const cached = cache.get(header)
-  if (cached) return cached
+  const known = inputs.get(header)
+  if (known) return known
   if (header.length > MAX_SIGNATURE_INPUT_BYTES) {
     throw problems.signatureInvalid(
       `Signature-Input must not be larger than ${MAX_SIGNATURE_INPUT_BYTES} bytes.`,
     )
   }
-  const member = parseOnlyMember(header)
-  if (member === undefined || !isInnerList(member.value)) {
-    throw problems.signatureInvalid(
-      'Signature-Input must have exactly one signature: label=("component" …);created=…;keyid="…".',
-    )
-  }
-  const [items, parameters] = member.value
-  const components = parseComponents(items)
+  const [, label = '', list = '', rest = ''] = ONLY_MEMBER.exec(header) ?? []
+  const components = componentLists.get(list) ?? parseComponents(parse(() => parseOnlyList(list)))
+  componentLists.set(list, components)
+  // The parameters of a list have the syntax of those of an item.
+  const [, parameters] = parse(() => parseItem(`?1${rest}`))
   const names = components.map((name) => `"${name}"`).join(' ')
   const input = {
-    label: member.label,
+    label,
     components,
     serialized: `(${names})${serializeParameters(parameters)}`,
     ...parseParameters(parameters),
   }
-  cache.set(header, input)
+  inputs.set(header, input)
   return input
 }
 
-/** Begins a member of a dictionary (RFC 9651 §3.2) that is an inner list or a byte sequence. */
-const MEMBER_NAME = /^([a-z*][a-z0-9_.*-]*)=(?=[(:])/
+/** A dictionary (RFC 9651 §3.2) of one member: its name, its list of strings, and the parameters. */
+const ONLY_MEMBER = /^([a-z*][a-z0-9_.*-]*)=(\((?:[^"()]|"[^"\\]*")*\))(.*)$/s
 
-/**
- * Parses a dictionary of one member. (A parser of dictionaries takes the last of several members with one name.)
- *
- * @returns undefined if it is malformed or has another number of members
- */
-export function parseOnlyMember(
-  header: string,
-): { label: string; value: InnerList | Item } | undefined {
-  const [name, label] = MEMBER_NAME.exec(header) ?? []
-  if (name === undefined || label === undefined) return undefined
+/** @throws {Error} unless the text is one inner list */
+function parseOnlyList(text: string): Item[] {
+  const [list] = parseList(text)
+  if (list !== undefined && isInnerList(list)) return list[0]
+  throw new Error('not a list')
+}
+
+/** @throws {Problem} if the header is malformed, or has another number of members */
+function parse<T>(parser: () => T): T {
   try {
-    const [value, ...more] = parseList(header.slice(name.length))
-    return value === undefined || more.length > 0 ? undefined : { label, value }
+    return parser()
   } catch {
-    return undefined
+    throw problems.signatureInvalid(
+      'Signature-Input must have exactly one signature: label=("component" …);created=…;keyid="…".',
+    )
   }
 }
 

@@ -1,4 +1,4 @@
-/** Accepts only requests that a client has signed, and finds out which client. */
+/** Accepts only requests that a client has signed, and identifies the client. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import type { Client } from '../clients/clients-file.ts'
@@ -23,8 +23,8 @@ const MESSAGE_SIGNATURE_CHALLENGE = 'HTTP-Message-Signature header="Signature-In
 /**
  * Verifies the signature of each request and sets `request.client`. There are two schemes: the HMAC-SHA256 of
  * the body in `X-Signature`, whose clients share a secret; and HTTP message signatures (RFC 9421), with keys of
- * the clients. A client that fails too often gets 429 for further failures; its valid requests are not
- * refused, since others may share its address.
+ * the clients. An address that fails too often gets 429 for further failures; its valid requests are not
+ * refused, since several clients may share it.
  */
 export const signature = fastifyPlugin(
   async (app, { secrets, maxAgeSeconds, publicUrl }: SignatureOptions) => {

@@ -62,7 +62,7 @@ export function createClaimer(parts: ClaimerParts): ClaimKey {
       throw error
     })
     if (recovered === undefined) return claim
-    confirmReplay(current, recovered)
+    confirmReplay(current, recovered.fingerprint, recovered.listChanges)
     return { state: 'recovered', response: recovered.response }
   }
 

@@ -2,7 +2,6 @@
 import { randomUUID } from 'node:crypto'
 import type { Problem } from './problem.ts'
 import { problems } from './problems.ts'
-import type { CompletedRequest } from './stores/store.ts'
 
 /** How a request with a key ended. */
 export type Outcome =
@@ -42,15 +41,16 @@ export function isReplay({ outcome }: IdempotentRequest): boolean {
  * For a handler whose insert finds that the key has a row already: the response that it sends now is a
  * replay.
  *
- * @param first the request that the row was made by
+ * @param fingerprint of the request that the row was made by
+ * @param listChanges lists the members of the body that differ from those of that request
  * @throws {Problem} `idempotency-key-reused`, if that was another request
  */
 export function confirmReplay(
   request: IdempotentRequest,
-  first: Pick<CompletedRequest, 'fingerprint' | 'listChanges'>,
+  fingerprint: string,
+  listChanges?: () => string[],
 ): void {
-  if (first.fingerprint !== request.fingerprint)
-    throw refuseMismatch(request, first.listChanges?.())
+  if (fingerprint !== request.fingerprint) throw refuseMismatch(request, listChanges?.())
   request.outcome = 'replayed_database'
 }
 
