@@ -267,8 +267,11 @@ describe('random requests', () => {
           const code = target === 'orders' ? 'bad-request' : 'order-not-found'
           return expectRefusal(given, predictSignatureRefusal(given) ?? code)
         }
-        if (target !== 'page' && target !== 'no page') return expectRefusal(given, target)
+        if (target !== 'page' && target !== 'no page' && target !== 'redirect') {
+          return expectRefusal(given, target)
+        }
         if (!isRead) return expectRefusal(given, 'method-not-allowed')
+        if (target === 'redirect') return expect((await sendCase(given)).status).toBe(302)
         if (target === 'no page') return expectRefusal(given, 'not-found')
         count('page')
         const { status, headers } = await sendCase(given)
@@ -288,7 +291,9 @@ describe('random requests', () => {
 })
 
 /** Predicts what a path leads to. 'no page': that of a problem which does not exist. */
-function predictTarget(path: string): 'orders' | 'order' | 'page' | 'no page' | ProblemCode {
+function predictTarget(
+  path: string,
+): 'orders' | 'order' | 'page' | 'no page' | 'redirect' | ProblemCode {
   // More than Node reads of all headers.
   if (path.length > 16 * 1024) return 'headers-too-large'
   // A URI is visible ASCII (RFC 3986).
@@ -297,8 +302,10 @@ function predictTarget(path: string): 'orders' | 'order' | 'page' | 'no page' | 
   try {
     const [, first, code, ...more] = pathname.split('/').map(decodeURIComponent)
     if (pathname === '/') return 'page'
+    if (code === undefined && first === 'problems') return 'page'
     if (code === undefined) return first === 'orders' ? 'orders' : 'not-found'
     if (first === 'orders' && more.length === 0) return 'order'
+    if (first === 'problems' && code === '' && more.length === 0) return 'redirect'
     if (first !== 'problems' || more.length > 0) return 'not-found'
     return Object.hasOwn(PROBLEMS, code) ? 'page' : 'no page'
   } catch {

@@ -112,7 +112,7 @@ describe('the duration of requests', () => {
 
   test('has no label with text of a client', async () => {
     const { port } = await startService()
-    for (const path of ['/a', '/b?c=1', '/orders/1']) await send(port, { path })
+    for (const path of ['/a', '/b?c=1', '/orders/1/2']) await send(port, { path })
     await send(port, { method: 'GET', path: '/problems/overloaded' })
     await send(port, { method: 'GET', path: '/problems/made-up' })
     const { text, value } = await scrape(port)
