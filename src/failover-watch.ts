@@ -4,6 +4,7 @@ import { withDeadline } from '@order-once/idempotency/batching'
 import type { FastifyBaseLogger } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { Gauge, type Registry } from 'prom-client'
+import { getErrorCode } from './error-code.ts'
 import { QUERY_TIMEOUT_MS } from './limits.ts'
 import {
   isContinued,
@@ -75,6 +76,7 @@ async function watch(
   signal: AbortSignal,
 ): Promise<void> {
   let logged: string | undefined
+  let isRefusalLogged = false
   while (!signal.aborted) {
     try {
       const change = await check()
@@ -86,8 +88,13 @@ async function watch(
       }
       logged = change
     } catch (error) {
-      // The health check reports a store that is down.
-      log.debug({ err: error }, 'the history of the database could not be checked')
+      // The health check reports a store that is down. Class 42: no such function, or no right to call it.
+      const isRefused = /^42...$/.test(getErrorCode(error))
+      log[isRefused && !isRefusalLogged ? 'warn' : 'debug'](
+        { err: error },
+        'the history of the database could not be read: failovers are not detected',
+      )
+      isRefusalLogged ||= isRefused
     }
     await sleep(CHECK_INTERVAL_MS, undefined, { signal, ref: false }).catch(() => {})
   }

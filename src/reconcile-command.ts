@@ -119,7 +119,7 @@ async function runReconcile(options: Flags): Promise<boolean> {
       `Remembered orders: ${remembered}. Missing in Postgres: ${missing}. Restored: ${restored}. Conflicts: ${conflicts}.`,
     )
     if (unreadable > 0) lines.push(`Responses that are not those of an order: ${unreadable}.`)
-    if (missing > restored + conflicts) lines.push('To restore missing orders, add --apply.')
+    if (!options.apply && missing > conflicts) lines.push('To restore missing orders, add --apply.')
     return missing === restored
   } catch (error) {
     throw error instanceof StartError ? error : new StartError((error as Error).message)

@@ -162,7 +162,8 @@ function logFirstSteps(app: FastifyInstance, settings: Settings): void {
   if (isSecretPublished(settings)) {
     app.log.warn('the published secret is in use, so anyone can sign orders: set HMAC_SECRET')
   }
-  const { port, docs } = settings
+  const { port, docs, hmacSecrets } = settings
+  if (hmacSecrets.length === 0) return // the command signs with the shared secret
   const url = port === 8080 ? '' : ` --url http://127.0.0.1:${port}`
   const command = `npm run order -- --item tea --amount 3${url}`
   app.log.info(

@@ -137,8 +137,19 @@ describe.runIf(hasRedis)('the reconciliation', () => {
     await redis.set('idemp:corrupt', 'no JSON')
     await redis.set('idemp:another-key', formatRecord(databaseId, text))
     await redis.set('idemp:no-order', formatRecord(databaseId, '{}'))
+    // Responses that Postgres cannot have, in the form of ours.
+    const created_at = '2026-01-01T00:00:00.000Z'
+    const forged = [
+      { id: 'x', user_id: 'u', item: 'i', amount: 1 },
+      { id: randomUUID(), user_id: { a: 1 }, item: 'i', amount: 1 },
+      { id: randomUUID(), user_id: 'u', item: 'i', amount: 1e30 },
+    ]
+    for (const [i, members] of forged.entries()) {
+      const order = { ...members, idempotency_key: `forged-${i}`, created_at }
+      await redis.set(`idemp:forged-${i}`, formatRecord(databaseId, JSON.stringify({ order })))
+    }
     expect((await runReconcile({ apply: true })).report).toEqual({
-      ...{ remembered: 1, missing: 0, restored: 0, conflicts: 0, unreadable: 2 },
+      ...{ remembered: 1, missing: 0, restored: 0, conflicts: 0, unreadable: 5 },
     })
   })
 

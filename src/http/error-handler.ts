@@ -5,6 +5,7 @@ import { PROBLEM_MEDIA_TYPE, Problem } from '@order-once/idempotency'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { DatabaseUnavailableError } from '../stores/database-unavailable.ts'
+import { UUID } from '../uuid.ts'
 import { isRetryable, PROBLEMS_PATH, problems } from './problems.ts'
 
 export const errorHandler = fastifyPlugin(
@@ -58,8 +59,6 @@ export function sendClientError(
     ].join('\r\n'),
   )
 }
-
-const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 
 /** Formats a problem document. Its `instance` is the id of the request, where that is a UUID (RFC 9562 §4). */
 function formatProblem(problem: Problem, requestId = ''): string {

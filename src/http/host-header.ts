@@ -43,6 +43,7 @@ export function isLoopbackName(host: string): boolean {
 /** Parses a host into its normal form: in lower case, and without the port that is the default of its protocol. */
 function parseHost(host: string, protocol: string): URL | undefined {
   const url = `${protocol}//${isIPv6(host) ? `[${host}]` : host}`
+  if (/[@/?#\\]/.test(host)) return undefined // a URL has other parts than a host
   return URL.canParse(url) ? new URL(url) : undefined
 }
 

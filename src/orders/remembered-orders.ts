@@ -1,7 +1,9 @@
 /** Orders that only their responses in Redis remember: finds and restores them in Postgres. */
 import type { RunQuery } from '@order-once/idempotency'
+import Value from 'typebox/value'
+import { UUID } from '../uuid.ts'
 import { formatArray } from './repository.ts'
-import { buildResponse, FIELD_NAMES, type Order } from './schema.ts'
+import { buildResponse, FIELD_NAMES, NewOrder, type Order } from './schema.ts'
 import { orders } from './table.ts'
 
 /** An order, as the response of its request says. */
@@ -36,7 +38,13 @@ export function parseRememberedOrder(
     request_fingerprint: fingerprint,
     created_at: Date.parse(String(members?.created_at)),
   } as RememberedOrder
-  const isOrder = order.idempotency_key === key && !Number.isNaN(order.created_at)
+  const fields = Object.fromEntries(FIELD_NAMES.map((name) => [name, order[name]]))
+  // Others can write to Redis: Postgres would refuse the whole batch of a value that it cannot have.
+  const isOrder =
+    UUID.test(order.id) &&
+    Value.Check(NewOrder, fields) &&
+    order.idempotency_key === key &&
+    !Number.isNaN(order.created_at)
   return isOrder && buildResponse(order).body === body ? order : undefined
 }
 

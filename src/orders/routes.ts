@@ -11,6 +11,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { getClient } from '../clients/clients.ts'
 import { problems } from '../http/problems.ts'
+import { UUID } from '../uuid.ts'
 import { createOrderSchema, FIND_ORDER_SCHEMA, READ_ORDER_SCHEMA } from './openapi.ts'
 import type { OrdersRepository } from './repository.ts'
 import {
@@ -21,8 +22,6 @@ import {
   ORDERS_PATH,
   type Order,
 } from './schema.ts'
-
-const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 
 const routes: FastifyPluginAsyncTypebox<{
   /** of a key that is sent with another body, for the OpenAPI document */

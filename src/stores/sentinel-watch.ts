@@ -1,4 +1,5 @@
 /** Leaves a master that the sentinels have replaced. */
+import { lookup } from 'node:dns/promises'
 import type { Redis } from 'ioredis'
 import { createSentinelClient } from './redis-client.ts'
 import type { SentinelTarget } from './redis-url.ts'
@@ -17,7 +18,7 @@ const SWITCH_TIME_MS = 10_000
  * @returns a function that stops it
  */
 export function leaveDemotedMaster(client: Redis, target: SentinelTarget): () => void {
-  let demoted = { address: '', until: 0 }
+  let demoted = { addresses: [''], until: 0 }
 
   function leave(): void {
     if (client.status !== 'ready' || performance.now() > demoted.until) return
@@ -25,7 +26,7 @@ export function leaveDemotedMaster(client: Redis, target: SentinelTarget): () =>
       remoteAddress?: string
       remotePort?: number
     }
-    if (demoted.address === `${remoteAddress}:${remotePort}`) client.disconnect(true)
+    if (demoted.addresses.includes(`${remoteAddress}:${remotePort}`)) client.disconnect(true)
   }
 
   // A sentinel that has not learned of the switch yet leads to the former master again.
@@ -36,10 +37,12 @@ export function leaveDemotedMaster(client: Redis, target: SentinelTarget): () =>
       retryStrategy: () => RECONNECT_DELAY_MS,
     })
     subscriber.on('error', () => {}) // if no sentinel responds, the client reports it
-    subscriber.on('message', (_channel, message: string) => {
-      const [name, host, port] = message.split(' ') // of the former master; those of the new one follow
+    subscriber.on('message', async (_channel, message: string) => {
+      // Of the former master; those of the new one follow.
+      const [name, host = '', port] = message.split(' ')
       if (name !== target.masterName) return
-      demoted = { address: `${host}:${port}`, until: performance.now() + SWITCH_TIME_MS }
+      const addresses = (await resolveHost(host)).map((address) => `${address}:${port}`)
+      demoted = { addresses, until: performance.now() + SWITCH_TIME_MS }
       leave()
     })
     subscriber.subscribe('+switch-master').catch(() => {})
@@ -48,4 +51,10 @@ export function leaveDemotedMaster(client: Redis, target: SentinelTarget): () =>
   return () => {
     for (const sentinel of sentinels) sentinel.disconnect()
   }
+}
+
+/** Sentinels with `announce-hostnames` send names; an address resolves to itself. */
+async function resolveHost(host: string): Promise<string[]> {
+  const found = await lookup(host, { all: true }).catch(() => [])
+  return found.map(({ address }) => address)
 }

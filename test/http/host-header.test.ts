@@ -21,6 +21,8 @@ const OTHERS = [
   '127.0.0.1.evil.example',
   'localhost.evil.example',
   'notlocalhost',
+  'evil.example@localhost',
+  'localhost/evil.example',
   '10.0.0.1',
   '[::2]',
   '0.0.0.0',
