@@ -33,7 +33,7 @@ import { postgresPool } from './stores/postgres-pool.ts'
 import { type Stores, stores } from './stores/prepare.ts'
 import { redisConnection } from './stores/redis.ts'
 
-/** As long as headers may be: a path that is too long for a route is unknown, not malformed. */
+/** No parameter of a path is longer. So a long one gets 404, and no error of the router. */
 const MAX_PARAM_LENGTH = MAX_HEADER_BYTES
 
 export interface Overrides {

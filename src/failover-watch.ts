@@ -1,4 +1,4 @@
-/** Notices that Postgres was failed over or restored, so that acknowledged orders may be missing. */
+/** Detects that Postgres was failed over or restored, so that acknowledged orders may be missing. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { withDeadline } from '@order-once/idempotency/batching'
 import type { FastifyBaseLogger } from 'fastify'
@@ -20,10 +20,10 @@ import { connectToRedis } from './stores/redis-session.ts'
 const CHECK_INTERVAL_MS = 10_000
 
 /**
- * Compares the history of the database with the last one that Redis knows. If it goes on, Redis keeps the
- * present moment.
+ * Compares the history of the database with the last one that is stored in Redis. If the present history
+ * continues that one, stores it instead.
  *
- * @returns what has changed; undefined: the history goes on, or this is the first one
+ * @returns what has changed; undefined: the history continues, or is the first one
  * @throws if a store fails
  */
 export async function findHistoryChange(

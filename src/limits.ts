@@ -1,6 +1,6 @@
 /** Time limits and sizes that depend on each other. test/limits.test.ts checks their sums. */
 
-/** How long one query to Postgres may take, its second attempt after a lost connection included. */
+/** How long one query to Postgres may take, with all of its attempts (three at most). */
 export const QUERY_TIMEOUT_MS = 3_000
 
 /** How long Postgres may run one statement: it ends before its query times out, and the connection stays. */

@@ -5,6 +5,7 @@ import { createLogDestination } from './log-destination.ts'
 import { createRepeatCounter } from './log-repeats.ts'
 import type { Settings } from './settings.ts'
 
+/** Creates the logger of a process. On a terminal, it formats each line. */
 export async function createLogger({ logLevel }: Pick<Settings, 'logLevel'>): Promise<Logger> {
   const options = {
     level: logLevel,

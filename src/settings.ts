@@ -112,7 +112,7 @@ const TABLE = {
   /** clients and their keys; undefined: message signatures are not accepted */
   clientsFile: optional('CLIENTS_FILE', text('a file')),
   maxSignatureAgeSeconds: required('SIGNATURE_MAX_AGE_SECONDS', 300, integer(1, DAY_SECONDS)),
-  /** wrong signatures of one client in a window, before its next ones are refused with 429 */
+  /** wrong signatures of one address in a window; further ones are refused with 429 */
   maxSignatureFailures: required('SIGNATURE_FAILURES_MAX', 100, integer(1, 1_000_000_000)),
   databaseUrl: optional(
     'DATABASE_URL',
@@ -144,7 +144,7 @@ const TABLE = {
   maxInsertBatch: required('INSERT_BATCH_MAX', 500, integer(1, 1000)),
   // At most 1 MiB: parsing a larger body would delay every other request for too long.
   maxBodyBytes: required('MAX_BODY_BYTES', 64 * 1024, integer(1, 1024 * 1024)),
-  /** addresses and CIDR ranges of proxies whose X-Forwarded-For is believed */
+  /** addresses and CIDR ranges of proxies whose X-Forwarded-For is trusted */
   trustedProxies: optional('TRUST_PROXY', {
     parse: (text) => {
       const proxies = text.split(',').map((proxy) => proxy.trim())
@@ -225,7 +225,7 @@ export function parseSettings(environment: Environment): Settings {
   }
   if (broken.length > 0) throw new StartError(broken.join('; '))
   const settings = values as Settings
-  // Clients with keys of their own need no published secret beside them.
+  // With a file of clients, the published secret is no default: anyone could sign with it.
   if (settings.clientsFile && environment.HMAC_SECRET === undefined) settings.hmacSecrets = []
   if (settings.metricsPort === settings.port && settings.port !== 0) {
     throw new StartError('METRICS_PORT must be another port than PORT')

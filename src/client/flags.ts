@@ -20,8 +20,9 @@ const MAX_CONCURRENCY = 1000
 
 export const HELP = `Usage: order-once order [flags]
 
-Sends a signed order and prints the response. Retries transient failures with the same
-idempotency key and the same bytes, so that the order is created at most once.
+Sends an order, signed with the shared secret (X-Signature), and prints the response. Retries
+transient failures with the same idempotency key and the same bytes, so that the order is
+created at most once.
 
 Examples:
   order-once order --item book --amount 500

@@ -10,11 +10,13 @@ const DISPLAYED_HEADERS =
 
 const START_HINT = 'Is the service running? Start it with `npm start`.'
 
+/** Formats a request as text: its method and URL, all headers and its body. */
 export function formatRequest({ request, body }: SignedOrder): string {
   const text = new TextDecoder().decode(body)
   return formatMessage(`${request.method} ${request.url}`, [...request.headers], text)
 }
 
+/** Formats a response as text: its status, the headers in `DISPLAYED_HEADERS` and its body. */
 export function formatResponse({ status, statusText, headers, body }: OrderResponse): string {
   const displayed = [...headers].filter(([name]) => DISPLAYED_HEADERS.test(name))
   return formatMessage(`\n${status} ${statusText}`, displayed, body)

@@ -28,6 +28,7 @@ export const DEFAULT_CLIENT_ID = 'default'
 const CLIENT_ID = /^[A-Za-z0-9._-]{1,64}$/
 export const CLIENT_ID_RULE = '1 to 64 of the characters A-Z a-z 0-9 . _ -'
 
+/** Whether a value is a well-formed client id, as `CLIENT_ID_RULE` says. */
 export const isClientId = (id: unknown): id is string =>
   typeof id === 'string' && CLIENT_ID.test(id)
 

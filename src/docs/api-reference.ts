@@ -22,6 +22,7 @@ export interface ApiReferenceOptions {
   hasSharedSecret: boolean
 }
 
+/** Adds the OpenAPI document, and the page and files of Swagger UI. */
 export const apiReference: FastifyPluginAsync<ApiReferenceOptions> = async (
   app,
   { knownSecret, hasSharedSecret },

@@ -17,6 +17,7 @@ export interface FrontPageOptions {
   hasMetrics: boolean
 }
 
+/** Adds the front page. */
 export const frontPage: FastifyPluginAsync<FrontPageOptions> = async (
   app,
   { orderSchema, stores, hasMetrics, ...secret },

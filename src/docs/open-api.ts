@@ -6,6 +6,7 @@ import { PROBLEM_SCHEMA } from '../http/problem-schemas.ts'
 
 const { name, version, description, license } = APPLICATION
 
+/** Decorates the app with `swagger()`. Register it before the routes that it describes. */
 export const openApi = fastifyPlugin(async (app) => {
   await app.register(swagger, {
     openapi: {

@@ -39,6 +39,7 @@ export interface ProblemPagesOptions {
   hasDocs: boolean
 }
 
+/** Adds the pages of problems: one for each code, and the list. */
 export const problemPages: FastifyPluginAsync<ProblemPagesOptions> = async (app, { hasDocs }) => {
   const helmet = { contentSecurityPolicy: TEXT_PAGE_POLICY }
 

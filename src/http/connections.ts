@@ -21,6 +21,7 @@ export interface Connections {
   waitUntilNone(): Promise<void>
 }
 
+/** Starts to track connections. The caller adds each new connection and calls `admit` before it handles a request. */
 export function trackConnections(): Connections {
   const requestsBySocket = new Map<Socket, Set<IncomingMessage>>()
   let resolveNone: (() => void) | undefined
@@ -37,7 +38,7 @@ export function trackConnections(): Connections {
 
   return {
     add(socket) {
-      // The address is kept from its first reading on; after a reset it cannot be read.
+      // Node keeps the address after it was read once. After a reset, it can no longer be read.
       if (socket.remoteAddress === undefined) return void socket.destroy()
       requestsBySocket.set(socket, new Set())
       socket.once('close', removeConnection)

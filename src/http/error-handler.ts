@@ -8,6 +8,7 @@ import { DatabaseUnavailableError } from '../stores/database-unavailable.ts'
 import { UUID } from '../uuid.ts'
 import { isRetryable, PROBLEMS_PATH, problems } from './problems.ts'
 
+/** Sets the handlers of errors and of unknown paths. */
 export const errorHandler = fastifyPlugin(
   async (app) => {
     app.removeAllContentTypeParsers() // an unknown path is refused without its body

@@ -43,13 +43,13 @@ export const PROBLEMS = {
   },
   'signature-expired': {
     status: 401,
-    title: 'The signature is not of this time',
+    title: 'The time of the signature is out of range',
     explanation:
-      'The parameter created of the signature is too far in the past or in the future, or expires is over. The detail has the time of the service. Set the clock of the client, and sign each attempt anew with the same Idempotency-Key.',
+      'The time in created is too far from that of the service, or the time in expires is in the past. The detail has the time of the service. Set the clock of the client, and sign each attempt anew with the same Idempotency-Key.',
   },
   'not-found': {
     status: 404,
-    title: 'There is nothing here',
+    title: 'The path does not exist',
     explanation:
       'Orders are created with POST /orders, and read with GET. Check the path of the request.',
   },

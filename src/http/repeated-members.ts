@@ -27,7 +27,7 @@ export function findRepeatedMembers(json: string, max: number): string[] {
   return [...repeated]
 }
 
-/** `JSON.parse` alone would take half of the time of the whole search. */
+/** Parses only names with escapes: `JSON.parse` is slow. */
 function parseName(token: string): string {
   const end = token.lastIndexOf('"')
   return token.includes('\\') ? JSON.parse(token.slice(0, end + 1)) : token.slice(1, end)

@@ -48,7 +48,7 @@ export interface Metrics {
   setWaiting(count: number): void
   /** Counts an insert of so many orders. */
   countInsert(orders: number): void
-  /** Counts a row from Postgres that was not the one asked for. */
+  /** Counts a row from Postgres that belongs to another query. */
   countRowMismatch(): void
 }
 
@@ -101,7 +101,7 @@ export function createMetrics(): Metrics {
   })
   const rowMismatches = new Counter({
     name: 'order_once_row_mismatches_total',
-    help: 'Rows from Postgres that were not the ones asked for, and were refused',
+    help: 'Rows from Postgres that belong to another query, and were refused',
     registers,
   })
   const batchSizes = new Histogram({

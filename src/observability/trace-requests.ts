@@ -26,9 +26,9 @@ export const traceRequests = fastifyPlugin(async (app) => {
   })
   const { setNotFoundHandler } = app
   await app.register(instrumentation.plugin())
-  app.setNotFoundHandler = setNotFoundHandler // without a span of its own, named after every plugin
-  // An error that is thrown may be a refusal, which is none, and its message may quote a value. A response with
-  // 5xx makes its span an error without this hook.
+  app.setNotFoundHandler = setNotFoundHandler // its wrapper adds a span with the names of all plugins
+  // This hook would record each thrown error in the span, although it may be a refusal, and its message may quote a
+  // value. A response with 5xx makes its span an error without the hook.
   app.addHook('onRoute', (route) => {
     route.onError = [route.onError ?? []].flat().filter((hook) => hook.name !== ERROR_HOOK)
   })

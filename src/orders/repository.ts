@@ -47,7 +47,7 @@ export interface RepositoryOptions {
   onRowMismatch?: () => void
 }
 
-/** Postgres or its driver returned a row that was not asked for. */
+/** Postgres or its driver returned the row of another query. */
 export class RowMismatchError extends Error {
   override name = 'RowMismatchError'
 }
@@ -156,11 +156,11 @@ export function createOrdersRepository(
     return parseRow(row)
   }
 
-  /** @throws {RowMismatchError} if the row is not the one that was asked for */
+  /** @throws {RowMismatchError} if the row belongs to another query */
   function checkRow(isExpected: boolean): void {
     if (isExpected) return
     onRowMismatch?.()
-    throw new RowMismatchError('Postgres returned a row that was not asked for')
+    throw new RowMismatchError('Postgres returned the row of another query')
   }
 
   return {

@@ -55,6 +55,7 @@ const routes: FastifyPluginAsyncTypebox<{
   })
 }
 
+/** Adds the routes that create and read orders. */
 export const orderRoutes = fastifyPlugin(routes, {
   name: 'order-routes',
   dependencies: ['orders-repository', 'body-check', '@order-once/idempotency'],

@@ -95,7 +95,7 @@ function checkCoverage({ components }: SignatureInput, message: SignedMessage): 
   throw problems.signatureInvalid(`Signature-Input must cover ${names}.`)
 }
 
-/** @throws {Problem} `signature-expired` if the signature is not of this time */
+/** @throws {Problem} `signature-expired` if `created` or `expires` is out of range */
 function checkTime(
   { created, expires }: SignatureInput,
   nowSeconds: number,

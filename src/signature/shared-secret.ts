@@ -23,7 +23,7 @@ const OTHER_FORMS: [form: RegExp, name: string][] = [
 export function createSharedSecretCheck(
   secrets: string[],
 ): (header: string | string[] | undefined, signed: Buffer | string) => void {
-  // Made once: a key made for each request costs nine times the signature.
+  // Each key is made once. See docs/performance.md.
   const keys = secrets.map((secret) => createSecretKey(secret, 'utf8'))
 
   return (header, signed) => {

@@ -60,7 +60,7 @@ export function parseSignatureInput(header: string): SignatureInput {
   const [, label = '', list = '', rest = ''] = ONLY_MEMBER.exec(header) ?? []
   const components = componentLists.get(list) ?? parseComponents(parse(() => parseOnlyList(list)))
   componentLists.set(list, components)
-  // The parameters of a list have the syntax of those of an item.
+  // A list and an item have the same syntax of parameters: `?1` is an item without a meaning.
   const [, parameters] = parse(() => parseItem(`?1${rest}`))
   const names = components.map((name) => `"${name}"`).join(' ')
   const input = {

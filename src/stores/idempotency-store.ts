@@ -60,7 +60,7 @@ function createIdempotencyStore(
   }
 }
 
-/** Counts and logs the records that are not believed. */
+/** Counts and logs the records that are not used. */
 function createRecordReports(registry: Registry, log: FastifyBaseLogger) {
   const registers = [registry]
   const corruptRecords = new Counter({
@@ -70,7 +70,7 @@ function createRecordReports(registry: Registry, log: FastifyBaseLogger) {
   })
   const foreignRecords = new Counter({
     name: 'order_once_foreign_records_total',
-    help: 'Idempotency records of a service on another database, which were not believed',
+    help: 'Idempotency records of a service on another database, which were not used',
     registers,
   })
   let nextWarningAt = 0

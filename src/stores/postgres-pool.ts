@@ -23,8 +23,8 @@ declare module 'fastify' {
 
 export interface PostgresPool {
   /**
-   * Runs one statement, prepared, and again if its connection was lost or another transaction was in its
-   * way: so it must be one that may run twice.
+   * Runs one prepared statement. If its connection was lost or it conflicted with another transaction, runs it
+   * again, up to three times in all: it must be one that may run several times.
    *
    * @param values for `$1`, `$2`, …
    * @param options `isWritten`: for a write, whether its rows show that it has written. A write that fails
@@ -240,7 +240,7 @@ export function openPostgresPool(url: string, log: FastifyBaseLogger): PostgresP
     const movesBefore = moves
     try {
       const connection = await connect(sendsStatementTimeout)
-      // `close` has ended the others.
+      // `close` closes only connections that were open when it was called.
       if (isClosing) retire(connection)
       if (opening.delete(connection)) connections.add(connection)
       hasFailedToConnect = false

@@ -50,7 +50,7 @@ class NoPrimaryError extends DatabaseUnavailableError {
         `${formatHost(host)} ${problem}`,
     )
     super(`no host of DATABASE_URL is the primary: ${problems.join('; ')}`)
-    // A start that is refused must not be repeated.
+    // With the code of a refusal, a start stops at once instead of trying again.
     const codes = states.map(({ error }) => getErrorCode(error))
     this.code = codes.find((code) => REFUSAL.test(code)) ?? NO_PRIMARY
   }
@@ -76,16 +76,16 @@ export async function createPrimaryClient(
   return createClient(target, choosePrimary(states).host, options)
 }
 
-/** Knows at any time which host is the primary. */
+/** Finds the current primary. */
 export interface PrimaryFollower {
-  /** @throws {DatabaseUnavailableError} if no host is the primary, as far as is known */
+  /** @throws {DatabaseUnavailableError} if no host was the primary at its last probe */
   find(): Promise<DatabaseHost>
   close(): void
 }
 
 /**
  * Probes each host of several again and again, on a connection of its own. A primary whose timeline is older
- * than that of an earlier one is never used: it was replaced, and has not noticed.
+ * than that of an earlier one is never used: another server has replaced it.
  *
  * @param onMove called when another host has become the primary
  */

@@ -1,4 +1,4 @@
-/** Dedicated connections to Postgres: for start-up, migrations and the clean-up. */
+/** Dedicated connections to Postgres: for start-up, migrations, the clean-up, reconciliation and the failover watch. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { DeadlineError, withDeadline } from '@order-once/idempotency/batching'
 import type { FastifyBaseLogger } from 'fastify'

@@ -11,7 +11,7 @@ import {
 /** A client of one server, or of a cluster. */
 export type RedisClient = Redis | Cluster
 
-/** How long one sentinel, or one node that lists the slots, may take: then the next one is asked. */
+/** How long one sentinel, or one node that lists the slots, may take. After that, the next one is tried. */
 const DISCOVERY_TIMEOUT_MS = 500
 
 /**
@@ -102,7 +102,7 @@ export function createSentinelClient(
   })
 }
 
-/** The driver asks one sentinel after the other, each time that it connects. */
+/** The driver tries one sentinel after the other, each time that it connects. */
 function getSentinelOptions(
   target: SentinelTarget,
   { retryStrategy }: ClientOptions,
@@ -114,7 +114,7 @@ function getSentinelOptions(
     sentinelPassword: target.sentinelPassword,
     sentinelCommandTimeout: DISCOVERY_TIMEOUT_MS,
     ...(retryStrategy && { sentinelRetryStrategy: retryStrategy }),
-    // Only those of the URL are asked: others may have addresses that lead nowhere from here.
+    // Only those of the URL are used: others may have addresses that cannot be reached from here.
     updateSentinels: false,
     ...(target.usesTls && { enableTLSForSentinelMode: true, sentinelTLS: {} }),
   }

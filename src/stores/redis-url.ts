@@ -23,7 +23,7 @@ export interface ServerTarget extends Access, RedisNode {
   db: number
 }
 
-/** A server that is found by asking its sentinels for the master. */
+/** A server whose address comes from sentinels: the master. */
 export interface SentinelTarget extends Access {
   kind: 'sentinel'
   sentinels: RedisNode[]

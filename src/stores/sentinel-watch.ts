@@ -7,13 +7,13 @@ import type { SentinelTarget } from './redis-url.ts'
 /** A sentinel that is down is no hurry: one that is up is enough. */
 const RECONNECT_DELAY_MS = 1_000
 
-/** Within this time all sentinels have learned of a switch, and name the new master. */
+/** Within this time after a switch, all sentinels return the address of the new master. */
 const SWITCH_TIME_MS = 10_000
 
 /**
  * Subscribes to the switches of the master at each sentinel. A client that is connected to the former master
- * connects again, which asks the sentinels. This is needed although a demoted master closes its connections: it
- * may be cut off from the sentinels, and still respond here.
+ * connects again, to the master that the sentinels then report. This is needed although a demoted master closes
+ * its connections: it may be cut off from the sentinels, and still respond here.
  *
  * @returns a function that stops it
  */
@@ -29,7 +29,7 @@ export function leaveDemotedMaster(client: Redis, target: SentinelTarget): () =>
     if (demoted.addresses.includes(`${remoteAddress}:${remotePort}`)) client.disconnect(true)
   }
 
-  // A sentinel that has not learned of the switch yet leads to the former master again.
+  // For some seconds after a switch, a sentinel may still return the former master.
   client.on('ready', leave)
   const sentinels = target.sentinels.map((sentinel) => {
     const subscriber = createSentinelClient(target, sentinel, {

@@ -33,6 +33,7 @@ export class ConcurrencyLimit {
     this.#maxInFlight = maxInFlight
   }
 
+  /** Adds a sender, whose batches then count towards the limit. */
   addSender(sender: Sender): void {
     this.#senders.push(sender)
   }

@@ -39,7 +39,9 @@ function write(value: unknown, ancestors: object[]): string {
     case 'object':
       return value === null ? 'null' : writeObject(value, ancestors)
     default:
-      throw new OpaqueValueError(`a value of type ${typeof value} cannot be told from another`)
+      throw new OpaqueValueError(
+        `a value of type ${typeof value} cannot be distinguished from another`,
+      )
   }
 }
 
@@ -54,7 +56,7 @@ function writeObject(object: object, ancestors: object[]): string {
   } else if (isPlain(object)) text = writeMembers(object, ancestors)
   else {
     throw new OpaqueValueError(
-      `an instance of ${object.constructor?.name} cannot be told from another`,
+      `an instance of ${object.constructor?.name} cannot be distinguished from another`,
     )
   }
   ancestors.pop()
@@ -82,8 +84,8 @@ function writeBytes({ buffer, byteOffset, byteLength }: ArrayBufferView): string
 }
 
 /**
- * Whether all data of the object are in its members: it is an object literal, of any realm, or one with a
- * null prototype, also as the prototype of its own prototype (parsers of queries and forms make these).
+ * Whether the members of the object are all of its data. This is true of object literals, of any realm, and of
+ * objects without a prototype. Parsers of queries and forms make objects whose prototype has no prototype itself.
  */
 function isPlain(object: object): object is Record<string, unknown> {
   const prototype: unknown = Object.getPrototypeOf(object)

@@ -6,6 +6,7 @@ import { canonicalize, OpaqueValueError } from './canonical-json.ts'
 /** Names the algorithm below: a change of it must not turn honest retries into conflicts. */
 const VERSION = 'v1'
 
+/** The parts of a request that its fingerprint covers. */
 export interface FingerprintInput {
   method: string
   /** the route's path, such as `/orders/:id/refunds` */
@@ -24,7 +25,7 @@ export interface FingerprintInput {
  *
  * @returns `v1:` and 64 hex digits
  * @throws {NotCanonicalError} for a number that JSON does not have, and for too many levels
- * @throws {OpaqueValueError} for a value that cannot be told from another
+ * @throws {OpaqueValueError} for a value that cannot be distinguished from another
  * @see draft-ietf-httpapi-idempotency-key-header-07 §2.4
  */
 export function fingerprintRequest({
@@ -55,7 +56,7 @@ export function fingerprintCanonical(method: string, path: string, body: string)
  *
  * @throws {NotCanonicalError} for a number that JSON does not have, and for too many levels
  * @throws {OpaqueValueError} if the request has a body that is not in `request.body`, as
- * `@fastify/multipart` leaves it, or a value that cannot be told from another
+ * `@fastify/multipart` leaves it, or a value that cannot be distinguished from another
  */
 export function fingerprintParsedRequest(request: FastifyRequest): string {
   const { method, routeOptions, url, params, query, body } = request

@@ -12,6 +12,7 @@ export type Outcome =
   | 'mismatch'
   | 'in_progress'
 
+/** A request with a key, while it is processed. Handlers get it as `request.idempotency`. */
 export interface IdempotentRequest {
   /** as the client sent it, without quotes */
   readonly key: string
@@ -25,6 +26,7 @@ export interface IdempotentRequest {
   outcome: Outcome | undefined
 }
 
+/** Adds a new fencing token to a request with a key. Its outcome is not known yet. */
 export function createIdempotentRequest(
   request: Pick<IdempotentRequest, 'key' | 'storeKey' | 'fingerprint' | 'mismatchStatus'>,
 ): IdempotentRequest {

@@ -7,6 +7,7 @@ import type { CompletedRequest, IdempotencyStore } from './stores/store.ts'
 
 type Scope = string | typeof NO_SCOPE
 
+/** The options of the plugin. Only `store` is required. */
 export interface IdempotencyOptions {
   store: IdempotencyStore
   /** whether a request without a key is refused, rather than handled without protection; default: true */
@@ -49,7 +50,7 @@ export interface IdempotencyOptions {
   maxWaiters?: number
   /** how long closing waits for responses that are not stored yet, in ms; default: 5000 */
   closeTimeoutMs?: number
-  /** called whenever a key is released without a stored response */
+  /** called when a run ends without a stored response, and its key is released */
   onRelease?: () => void
   /** called whenever a result of processing is not stored */
   onNotRemembered?: (reason: NotRemembered) => void

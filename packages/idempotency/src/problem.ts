@@ -32,6 +32,7 @@ export interface ProblemOptions {
   changed?: string[]
 }
 
+/** The `Content-Type` of a problem document (RFC 9457 §3). */
 export const PROBLEM_MEDIA_TYPE = 'application/problem+json; charset=utf-8'
 
 /**

@@ -20,6 +20,7 @@ const RETRY_AFTER = { 'retry-after': '1' }
 const create = (code: keyof typeof PROBLEM_TYPES, detail: string, headers = {}) =>
   new Problem(code, PROBLEM_TYPES[code], detail, { headers })
 
+/** The refusals of the package. Throw one in a hook or a handler. */
 export const problems = {
   keyMissing: () => create('idempotency-key-missing', 'Idempotency-Key is required.'),
   keyInvalid: () =>

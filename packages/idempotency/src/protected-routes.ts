@@ -12,7 +12,7 @@ export interface RouteHooks {
   preHandler: preHandlerAsyncHookHandler
   /** calls the handler of the route */
   run: (request: FastifyRequest, handler: () => unknown) => unknown
-  /** whether the `preValidation` hook has seen the request (`request.routeOptions` would cost some µs) */
+  /** whether the `preValidation` hook has seen the request (`request.routeOptions` is slower) */
   isPrepared: (request: FastifyRequest) => boolean
 }
 

@@ -98,7 +98,7 @@ export class ResponseWriter {
       return
     }
     log.warn('a response could not be stored; trying again')
-    const isLate = this.#isClosed // `close` has not counted it
+    const isLate = this.#isClosed // its write failed after `close` had counted the lost responses
     this.#unstored.set(request.storeKey, completed)
     this.#unstoredBytes += bytes
     const isStored = await this.#backOff.repeat(

@@ -58,8 +58,8 @@ function defineScript<Call>(
 }
 
 /**
- * Defines the script on the client, and returns a function that calls it for one item. The items of
- * one turn of the event loop go to Redis in one call, which costs this process more than a key.
+ * Defines the script on the client, and returns a function that calls it for one item. All items of one turn of
+ * the event loop share a call. See docs/performance.md.
  *
  * On a cluster the keys of a call would be in several slots, which Redis refuses (CROSSSLOT): there,
  * and after the first such refusal, each key goes to Redis in a command of its own.
@@ -110,7 +110,7 @@ export function createScriptBatcher<Item, Result>(
     )
   }
 
-  /** They are one call all the same: if a shard is lost, that is no failure of the others. */
+  /** Sends a command for each item. Together they fail only if all fail: one lost shard must not open the circuit. */
   async function callForEach(items: Item[]): Promise<(Result | PromiseLike<Result>)[]> {
     const results = await runCall(async () => {
       const results = await Promise.allSettled(items.map((item) => callScript([item])))

@@ -1,4 +1,4 @@
-/** Tells failures of the store, which are expected, from bugs. */
+/** Distinguishes failures of the store, which are expected, from bugs. */
 import type { FastifyBaseLogger } from 'fastify'
 import { NotSentError } from './batcher.ts'
 import { ForeignRecordError } from './stores/store.ts'

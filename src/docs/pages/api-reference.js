@@ -21,7 +21,7 @@ import { createKey, importSecret, sign, signingError } from './signing.js'
  */
 /** @typedef {{ content?: Record<string, { examples: Record<string, { description: string }> }> }} DescribedResponse */
 
-/** Where a reader signs without this page. */
+/** The parameter of the signature. Its description has the command that signs without this page. */
 const X_SIGNATURE = {
   name: 'X-Signature',
   in: 'header',
@@ -31,7 +31,7 @@ const X_SIGNATURE = {
 \`printf %s "$body" | openssl dgst -sha256 -hmac "$HMAC_SECRET" -r | cut -d ' ' -f 1\``,
 }
 
-/** The first status of problems: its examples stand for those of all problems. */
+/** The first status of problems, and the only one that is shown with its examples: a table lists all problems. */
 const FIRST_PROBLEM_STATUS = 400
 
 const note = find('note', HTMLElement)

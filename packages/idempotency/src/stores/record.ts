@@ -39,7 +39,7 @@ const storedRecord = Schema.Compile(Type.Union([CompletedRecord, InFlightRecord]
 export interface RecordOptions {
   /**
    * the id of the database that the handler writes to; default: none. Each record names it, and a record
-   * that names another, or none, is not believed: its service has other rows under the same keys.
+   * that names another, or none, is not used: its service has other rows under the same keys.
    */
   database?: string
   /** the headers that are stored and replayed; default: `DEFAULT_REPLAYED_HEADERS` */

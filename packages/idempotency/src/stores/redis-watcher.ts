@@ -17,7 +17,7 @@ export interface RedisWatcher {
   watch(name: string, onChange: () => void): Promise<() => void>
 }
 
-/** A connection that is only listened to looks the same when its server is gone: it is checked so often. */
+/** A connection that only receives does not show that its server is gone. It is checked at this interval. */
 const HEARTBEAT_MS = 1_000
 
 /** After a lost connection to a node of a cluster: the next node may respond. */
