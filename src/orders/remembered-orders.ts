@@ -1,6 +1,6 @@
 /** Orders that only their responses in Redis remember: finds and restores them in Postgres. */
 import type { RunQuery } from '@order-once/idempotency'
-import { formatArray } from './repository.ts'
+import { compareKeys, formatArray } from './repository.ts'
 import { buildResponse, FIELD_NAMES, type Order } from './schema.ts'
 import { orders } from './table.ts'
 
@@ -96,7 +96,7 @@ export async function restoreOrders(
 ): Promise<Set<string>> {
   if (lost.length === 0) return new Set()
   // In the order of inserts of new orders: two statements with other orders of keys would deadlock.
-  const sorted = lost.toSorted((a, b) => (a.idempotency_key < b.idempotency_key ? -1 : 1))
+  const sorted = lost.toSorted(compareKeys)
   const columns = RESTORED_COLUMNS.map((name) =>
     formatArray(
       sorted.map((order) =>
