@@ -2,7 +2,7 @@
 import type { RunQuery } from '@order-once/idempotency'
 import Value from 'typebox/value'
 import { UUID } from '../uuid.ts'
-import { formatArray } from './repository.ts'
+import { compareKeys, formatArray } from './repository.ts'
 import { buildResponse, FIELD_NAMES, NewOrder, type Order } from './schema.ts'
 import { orders } from './table.ts'
 
@@ -104,7 +104,7 @@ export async function restoreOrders(
 ): Promise<Set<string>> {
   if (lost.length === 0) return new Set()
   // In the order of inserts of new orders: two statements with other orders of keys would deadlock.
-  const sorted = lost.toSorted((a, b) => (a.idempotency_key < b.idempotency_key ? -1 : 1))
+  const sorted = lost.toSorted(compareKeys)
   const columns = RESTORED_COLUMNS.map((name) =>
     formatArray(
       sorted.map((order) =>

@@ -212,7 +212,10 @@ function createId(): string {
 }
 
 /** One order of all keys: two statements with the same keys in different orders would deadlock. */
-function compareKeys(a: NewRow, b: NewRow): number {
+export function compareKeys(
+  a: Pick<Order, 'client_id' | 'idempotency_key'>,
+  b: Pick<Order, 'client_id' | 'idempotency_key'>,
+): number {
   if (a.idempotency_key !== b.idempotency_key) return a.idempotency_key < b.idempotency_key ? -1 : 1
   return a.client_id < b.client_id ? -1 : 1
 }

@@ -45,8 +45,10 @@ export function createRedisCounters(
   options: { windowMs: number; limit: ConcurrencyLimit; runCall: RunCall },
 ): IncrementCounter {
   const { windowMs, limit, runCall } = options
-  /** when the window of each of them ends, by `performance.now()` */
-  const exceeded = new LRUCache<string, { endsAt: number }>({ max: MAX_EXCEEDED_CLIENTS })
+  /** the last count of each, and when its window ends, by `performance.now()` */
+  const exceeded = new LRUCache<string, { count: number; endsAt: number }>({
+    max: MAX_EXCEEDED_CLIENTS,
+  })
 
   const increment = createScriptBatcher<string, WindowCount>(redis, {
     name: 'incrementCounters',
@@ -63,13 +65,15 @@ export function createRedisCounters(
   async function incrementInRedis(name: string, max: number): Promise<WindowCount> {
     const counted = increment(name)
     const window = await withDeadline(counted, REDIS_COMMAND_TIMEOUT_MS, 'Redis did not respond')
-    if (window.count > max) exceeded.set(name, { endsAt: performance.now() + window.ttlMs })
+    const { count, ttlMs } = window
+    if (count > max) exceeded.set(name, { count, endsAt: performance.now() + ttlMs })
     return window
   }
 
   return (name, max) => {
-    const endsAt = exceeded.get(name)?.endsAt ?? 0
+    const { count, endsAt } = exceeded.get(name) ?? { count: 0, endsAt: 0 }
     const ttlMs = endsAt - performance.now()
-    return ttlMs > 0 ? { count: max + 1, ttlMs } : incrementInRedis(name, max)
+    // The limit of a client may have become higher since.
+    return count > max && ttlMs > 0 ? { count, ttlMs } : incrementInRedis(name, max)
   }
 }

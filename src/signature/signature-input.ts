@@ -62,6 +62,8 @@ export function parseSignatureInput(header: string): SignatureInput {
   componentLists.set(list, components)
   // A list and an item have the same syntax of parameters: `?1` is an item without a meaning.
   const [, parameters] = parse(() => parseItem(`?1${rest}`))
+  const [, decimal] = DECIMAL_TIME.exec(rest.replace(STRING, '')) ?? []
+  if (decimal) throw invalid(`the parameter ${decimal} must have no decimal point`)
   const names = components.map((name) => `"${name}"`).join(' ')
   const input = {
     label,
@@ -75,6 +77,10 @@ export function parseSignatureInput(header: string): SignatureInput {
 
 /** A dictionary (RFC 9651 §3.2) of one member: its name, its list of strings, and the parameters. */
 const ONLY_MEMBER = /^([a-z*][a-z0-9_.*-]*)=(\((?:[^"()]|"[^"\\]*")*\))(.*)$/s
+
+/** The library reads 1.0 as the integer 1, which has another signature base. */
+const DECIMAL_TIME = /; *(created|expires)=-?\d+\./
+const STRING = /"(?:[^"\\]|\\.)*"/g
 
 /** @throws {Error} unless the text is one inner list */
 function parseOnlyList(text: string): Item[] {

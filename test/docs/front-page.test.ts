@@ -60,8 +60,10 @@ describe('the front page', () => {
   test('says so if the service has no shared secret, and so does the API reference', async () => {
     const env = { CLIENTS_FILE: await writeClientsFile([]) }
     const { port } = await startService({ env })
-    const words = 'accepts only signatures with the keys of clients'
-    for (const path of ['/', '/docs/additions.html']) {
+    for (const [path, words] of [
+      ['/', 'accepts only signatures with the keys of clients'],
+      ['/docs', 'This service has no shared secret'],
+    ] as const) {
       expect((await get(port, path, BROWSER)).text).toContain(words)
       const { port: other } = await startService()
       expect((await get(other, path, BROWSER)).text).not.toContain(words)

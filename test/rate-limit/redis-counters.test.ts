@@ -18,6 +18,14 @@ describe.runIf(hasRedis)('the counters in Redis', () => {
     expect(new Set(windows.map(({ count }) => count)).size).toBe(1_500)
   })
 
+  test('call Redis again for a client whose limit becomes higher within its window', async () => {
+    const increment = await createCounters()
+    const count = async (max: number) => (await increment('a', max)).count
+    expect([await count(1), await count(1), await count(1), await count(1)]).toEqual([1, 2, 2, 2])
+    expect([await count(3), await count(3), await count(3)]).toEqual([3, 4, 4])
+    expect(await count(2)).toBe(4)
+  })
+
   test('fail in bounded time, and at once beyond a bound, while Redis does not respond', async () => {
     const increment = await createCounters(() => new Promise(() => {}))
     const counts = Array.from({ length: 6_000 }, () => increment('a', 10_000))

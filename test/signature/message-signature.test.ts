@@ -268,6 +268,12 @@ describe('a message signature', () => {
     }
   })
 
+  test('of an unknown client is refused before its Content-Digest is parsed', () => {
+    const headers = { ...MESSAGE.headers, 'content-digest': 'malformed' }
+    const message = sign({}, createKey('stranger'), { ...MESSAGE, headers })
+    expect(refuse(toMessage(message))).toMatch(/^signature-invalid: No key/)
+  })
+
   test('is missing if one of its two headers is', () => {
     for (const name of ['signature', 'signature-input'] as const) {
       const { [name]: _, ...headers } = sign()
@@ -310,6 +316,27 @@ describe('a message signature', () => {
     ...['sig1=abc', 'sig1=:\u00e9:'],
   ])('with the malformed Signature %j is refused', (signature) => {
     expect(refuse(toMessage({ ...sign(), signature }))).toMatch(/^signature-invalid: Signature /)
+  })
+
+  test.each(['created', 'expires'])('with a decimal point in %s is refused', (name) => {
+    const parameters = { ...PARAMETERS, expires: NOW, nonce: '";created=1.5"' }
+    const headers = sign({ parameters })
+    expect(refuse(toMessage(headers))).toBe('accepted')
+    const input = headers['signature-input']?.replace(`${name}=${NOW}`, `${name}=${NOW}.0`) ?? ''
+    const refusal = refuse(toMessage({ ...headers, 'signature-input': input }))
+    expect(refusal).toContain(`the parameter ${name} must have no decimal point`)
+  })
+
+  test('with hundreds of components looks for them in one pass over the headers', () => {
+    const letters = [...'abcdefghijklmnopqrstuvwxyz']
+    const names = letters.flatMap((a) => letters.map((b) => a + b)).slice(0, 350)
+    const fields = Object.fromEntries(names.map((name) => [name, '']))
+    const many = { ...MESSAGE.headers, ...fields }
+    const headers = sign({ more: names }, createKey('stranger'), { ...MESSAGE, headers: many })
+    const message = toMessage({ ...headers, zz: Array.from({ length: 20_000 }, () => '') })
+    const before = process.cpuUsage()
+    for (let i = 0; i < 10; i++) expect(refuse(message)).toMatch(/^signature-invalid: No key/)
+    expect(process.cpuUsage(before).user / 10).toBeLessThan(50_000) // one pass for each takes 200 ms
   })
 
   test('with more than 2 KiB of Signature-Input is refused unparsed', () => {

@@ -1,0 +1,17 @@
+import { expect, test } from 'vitest'
+import { type RememberedOrder, restoreOrders } from '../../src/orders/remembered-orders.ts'
+
+test('orders are restored in one order of keys and clients, so that inserts cannot deadlock', async () => {
+  const columns: unknown[][] = []
+  const runQuery = async (_text: string, parameters: unknown[] = []) => {
+    columns.push(parameters)
+    return []
+  }
+  const order = (client_id: string, idempotency_key: string) =>
+    ({ client_id, idempotency_key, created_at: 0 }) as RememberedOrder
+  const lost = [order('b', 'k'), order('a', 'k'), order('c', 'j')]
+  await restoreOrders(runQuery, lost)
+  await restoreOrders(runQuery, lost.toReversed())
+  expect(columns[0]).toContain('{"c","a","b"}')
+  expect(columns[1]).toEqual(columns[0])
+})
