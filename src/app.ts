@@ -23,7 +23,7 @@ import { metricsRoute } from './observability/metrics-route.ts'
 import { storeMetrics } from './observability/store-metrics.ts'
 import { type OrdersRepository, ordersRepository } from './orders/repository.ts'
 import { fingerprintOrder, orderRoutes, recoverResponse } from './orders/routes.ts'
-import { maxDecimalsKeyword, NewOrder } from './orders/schema.ts'
+import { FIELD_KEYWORDS, NewOrder } from './orders/schema.ts'
 import { rateLimit, rateLimitCounters } from './rate-limit/rate-limit.ts'
 import { getTracesEnvironment, isSecretPublished, type Settings } from './settings.ts'
 import { signature } from './signature/signature.ts'
@@ -130,7 +130,7 @@ export async function buildApp(
         publicUrl: settings.publicUrl,
       })
       await signed.register(rateLimit, limits)
-      await signed.register(bodyCheck, { keywords: [maxDecimalsKeyword] })
+      await signed.register(bodyCheck, { keywords: FIELD_KEYWORDS })
       await signed.register(idempotency, {
         store: signed.idempotencyStore,
         mismatchStatus: settings.mismatchStatus,

@@ -22,7 +22,7 @@ export interface DocsOptions {
 /** Register it before the routes that the OpenAPI document describes. */
 export const docs = fastifyPlugin(
   async (app, { settings, orderSchema }: DocsOptions) => {
-    if (settings.docs === 'on') await app.register(openApi)
+    if (settings.docs === 'on') await app.register(openApi, { publicUrl: settings.publicUrl })
     await app.register(async (pages) => {
       await pages.register(accepts)
       await pages.register(compress, { encodings: ['br', 'gzip'], globalDecompression: false })

@@ -3,6 +3,7 @@
  * a page or JSON. The links of the pages are relative, so that they work below the path of a proxy.
  */
 import type { FastifyPluginAsync } from 'fastify'
+import Type from 'typebox'
 import { describeProblems } from '../http/problem-schemas.ts'
 import {
   PROBLEM_CODES,
@@ -14,6 +15,17 @@ import {
 import { TEXT_PAGE_POLICY } from './content-security-policy.ts'
 import { sendPage, wantsPage } from './pages.ts'
 
+const Explanation = Type.Object(
+  {
+    type: Type.String({ format: 'uri-reference' }),
+    code: Type.Enum(PROBLEM_CODES),
+    status: Type.Integer(),
+    title: Type.String(),
+    explanation: Type.String(),
+  },
+  { title: 'Explanation' },
+)
+
 const SCHEMA = {
   operationId: 'explainProblem',
   tags: ['Problems'],
@@ -24,7 +36,7 @@ const SCHEMA = {
       description: 'What happened, and what to do about it.',
       content: {
         'application/json': {
-          schema: { type: 'object' },
+          schema: Explanation,
           example: explainProblem('request-in-progress'),
         },
         'text/html': { schema: { type: 'string' } },

@@ -1,22 +1,43 @@
 /** Health checks for load balancers and supervisors: unsigned, and not counted by the rate limit. */
 import type { FastifySchema } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
+import Type from 'typebox'
 import type { StoreStates } from '../stores/health-check.ts'
 import { describeProblems } from './problem-schemas.ts'
 
 /** A probe every few seconds is not worth a log line; a failure of it is. */
 const QUIET = { logLevel: 'warn' } as const
 
-const describeState = (description: string, example: object) => ({
+const Liveness = Type.Object({ status: Type.Enum(['live']) }, { title: 'Liveness' })
+
+const Readiness = Type.Object(
+  {
+    status: Type.Enum(['ready', 'degraded', 'unavailable']),
+    postgres: Type.Enum(['up', 'down']),
+    redis: Type.Enum(['up', 'down', 'none'], { description: 'none: the service runs without one' }),
+  },
+  { title: 'Readiness' },
+)
+
+const describeState = (description: string, schema: object, example: object) => ({
   description,
-  content: { 'application/json': { schema: { type: 'object' }, example } },
+  content: { 'application/json': { schema, example } },
 })
+
+const UNAVAILABLE = describeState('Postgres is down.', Readiness, {
+  status: 'unavailable',
+  postgres: 'down',
+  redis: 'up',
+})
+
+/** During overload and shutdown the response is a problem. */
+const { 503: NOT_SERVED } = describeProblems(['overloaded', 'shutting-down'])
 
 const LIVE_SCHEMA: FastifySchema = {
   operationId: 'isLive',
   tags: ['Operation'],
   summary: 'Whether the process responds',
-  response: { 200: describeState('It does.', { status: 'live' }) },
+  response: { 200: describeState('It does.', Liveness, { status: 'live' }) },
 }
 
 const READY_SCHEMA: FastifySchema = {
@@ -24,12 +45,16 @@ const READY_SCHEMA: FastifySchema = {
   tags: ['Operation'],
   summary: 'Whether it can create orders',
   response: {
-    200: describeState('It can; `degraded` means without Redis.', {
+    200: describeState('It can; `degraded` means without Redis.', Readiness, {
       status: 'ready',
       postgres: 'up',
       redis: 'up',
     }),
-    ...describeProblems(['overloaded', 'shutting-down']),
+    503: {
+      ...NOT_SERVED,
+      description: `${UNAVAILABLE.description} ${NOT_SERVED?.description}`,
+      content: { ...UNAVAILABLE.content, ...NOT_SERVED?.content },
+    },
   },
 }
 

@@ -11,61 +11,106 @@ import {
   problems,
 } from './problems.ts'
 
-/** A problem document, in the OpenAPI document `#/components/schemas/Problem`. */
-export const PROBLEM_SCHEMA = Type.Object(
+/** The code whose document has a schema of its own. */
+const INVALID_BODY = 'invalid-body'
+
+/** The members of every problem document. */
+const COMMON_MEMBERS = {
+  type: Type.String({ format: 'uri-reference', description: 'a page that explains it' }),
+  title: Type.String(),
+  status: Type.Integer(),
+  detail: Type.String({ description: 'names the header or field, and the rule that it breaks' }),
+  instance: Type.Optional(
+    Type.String({ format: 'uri', description: '`urn:uuid:` and the id of the request' }),
+  ),
+  retryable: Type.Boolean({
+    description: 'whether the same request, as it is, may succeed later',
+  }),
+}
+
+/** Its codes are those without a schema of their own, so that `code` tells the schemas apart. */
+const ProblemDocument = Type.Object(
   {
-    type: Type.String({ format: 'uri-reference', description: 'a page that explains it' }),
-    title: Type.String(),
-    status: Type.Integer(),
-    detail: Type.String({ description: 'names the header or field, and the rule that it breaks' }),
-    code: Type.Enum(PROBLEM_CODES),
-    errors: Type.Optional(
-      Type.Array(Type.Object({ field: Type.String(), message: Type.String() }), {
-        description: 'one entry for each broken rule of the body',
-      }),
-    ),
+    ...COMMON_MEMBERS,
+    code: Type.Enum(PROBLEM_CODES.filter((code) => code !== INVALID_BODY)),
     changed: Type.Optional(
       Type.Array(Type.String(), {
         description: 'the members of the body that differ from the order of the key',
       }),
     ),
-    instance: Type.Optional(
-      Type.String({ format: 'uri', description: '`urn:uuid:` and the id of the request' }),
-    ),
-    retryable: Type.Boolean({
-      description: 'whether the same request, as it is, may succeed later',
-    }),
   },
-  { description: 'What is wrong, and how to fix it (RFC 9457).' },
+  { title: 'Problem', description: 'What is wrong, and how to fix it (RFC 9457).' },
 )
 
+const InvalidBodyDocument = Type.Object(
+  {
+    ...COMMON_MEMBERS,
+    code: Type.Enum([INVALID_BODY]),
+    errors: Type.Array(Type.Object({ field: Type.String(), message: Type.String() }), {
+      description: 'one entry for each broken rule of the body',
+    }),
+  },
+  { title: 'InvalidBody', description: 'Which rules the body breaks (RFC 9457).' },
+)
+
+/** An id of a request, for examples. */
+export const REQUEST_ID_EXAMPLE = '5c0f8f0e-0b0a-4c57-9f6e-0d6a3f1b7c42'
+
 const REQUEST_ID = {
-  'X-Request-Id': { type: 'string', description: 'the id of the request, or a new one' },
+  'X-Request-Id': {
+    type: 'string',
+    description: 'the id of the request, or a new one',
+    examples: [REQUEST_ID_EXAMPLE],
+  },
 }
 
 /** The headers of every response to a signed request. */
 export const SIGNED_HEADERS = {
-  'X-RateLimit-Limit': { type: 'integer', description: 'requests allowed in a window' },
-  'X-RateLimit-Remaining': { type: 'integer', description: 'requests that are left' },
-  'X-RateLimit-Reset': { type: 'integer', description: 'seconds until the window ends' },
+  'X-RateLimit-Limit': {
+    type: 'integer',
+    description: 'requests allowed in a window',
+    examples: [10],
+  },
+  'X-RateLimit-Remaining': {
+    type: 'integer',
+    description: 'requests that are left',
+    examples: [9],
+  },
+  'X-RateLimit-Reset': {
+    type: 'integer',
+    description: 'seconds until the window ends',
+    examples: [42],
+  },
   ...REQUEST_ID,
 }
 
 /** The statuses of problems that are found after the signature. */
 const SIGNED_STATUSES = new Set([400, 409, 415, 422, 429, 500])
 
+/** Problems that are found after the signature, of statuses that others have before it. */
+const SIGNED_CODES = new Set(['order-not-found', 'database-unavailable'])
+
 /** Headers that some problems have. */
 const PROBLEM_HEADERS = {
-  'Retry-After': { type: 'integer', description: 'seconds to wait before a repeat' },
-  Allow: { type: 'string', description: 'the methods of this path' },
+  'Retry-After': {
+    type: 'integer',
+    description: 'seconds to wait before a repeat',
+    examples: [RETRY_AFTER_SECONDS],
+  },
+  Allow: { type: 'string', description: 'the methods of this path', examples: ['GET, POST'] },
 }
 
 /** The headers of each 401. */
 const CHALLENGE_HEADERS = {
-  'WWW-Authenticate': { type: 'string', description: 'how to sign' },
+  'WWW-Authenticate': {
+    type: 'string',
+    description: 'how to sign',
+    examples: ['HMAC-SHA256 header="X-Signature"'],
+  },
   'Accept-Signature': {
     type: 'string',
     description: 'what a message signature must cover (RFC 9421 §5.1), if clients have keys',
+    examples: ['sig1=("@method" "@authority" "@path");created'],
   },
 }
 
@@ -110,14 +155,21 @@ const createExamples = ({ 'idempotency-key-reused': mismatchStatus = 409 }: Chos
     'shutting-down': problems.shuttingDown(),
   }) satisfies Record<ProblemCode, Problem>
 
+/** A response as fastify-swagger expects it. */
+interface DescribedResponse {
+  description: string
+  headers: Record<string, object>
+  content: Record<string, object>
+}
+
 /** Describes the responses of a route that are problems, by status, each with examples. */
 export function describeProblems(
   codes: ProblemCode[],
   chosenStatus: ChosenStatus = {},
-): Record<string, object> {
+): Record<string, DescribedResponse> {
   const created = createExamples(chosenStatus)
   const examples = codes.map((code) => created[code])
-  const responses: Record<string, object> = {}
+  const responses: Record<string, DescribedResponse> = {}
   for (const status of new Set(examples.map(({ statusCode }) => statusCode))) {
     const ofStatus = examples.filter(({ statusCode }) => statusCode === status)
     responses[status] = describeResponse(status, ofStatus)
@@ -125,12 +177,12 @@ export function describeProblems(
   return responses
 }
 
-function describeResponse(status: number, examples: Problem[]) {
+function describeResponse(status: number, examples: Problem[]): DescribedResponse {
   const ownHeaders = Object.entries(PROBLEM_HEADERS).filter(([name]) =>
     examples.some(({ headers }) => name.toLowerCase() in headers),
   )
   const isSigned =
-    SIGNED_STATUSES.has(status) || examples.every(({ code }) => code === 'order-not-found')
+    SIGNED_STATUSES.has(status) || examples.some(({ code }) => SIGNED_CODES.has(code))
   return {
     description: examples.map(({ title }) => `${title}.`).join(' '),
     headers: {
@@ -140,7 +192,7 @@ function describeResponse(status: number, examples: Problem[]) {
     },
     content: {
       'application/problem+json': {
-        schema: { $ref: '#/components/schemas/Problem' },
+        schema: chooseSchema(examples),
         examples: Object.fromEntries(
           examples.map((example) => [
             example.code,
@@ -154,4 +206,12 @@ function describeResponse(status: number, examples: Problem[]) {
       },
     },
   }
+}
+
+function chooseSchema(examples: Problem[]): object {
+  const others = examples.filter(({ code }) => code !== INVALID_BODY)
+  if (others.length === examples.length) return ProblemDocument
+  return others.length === 0
+    ? InvalidBodyDocument
+    : { oneOf: [InvalidBodyDocument, ProblemDocument] }
 }

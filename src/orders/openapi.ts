@@ -2,9 +2,9 @@
 import { KEY_CHARACTERS, MAX_KEY_LENGTH } from '@order-once/idempotency'
 import type { FastifySchema } from 'fastify'
 import Type from 'typebox'
-import { describeProblems, SIGNED_HEADERS } from '../http/problem-schemas.ts'
+import { describeProblems, REQUEST_ID_EXAMPLE, SIGNED_HEADERS } from '../http/problem-schemas.ts'
 import { PROBLEM_CODES } from '../http/problems.ts'
-import { NewOrder } from './schema.ts'
+import { NewOrder, ORDERS_PATH } from './schema.ts'
 
 const EXAMPLE = {
   id: '0a4f2c9e-6d1b-4f7e-9c55-3b8f0f6d2a71',
@@ -15,18 +15,21 @@ const EXAMPLE = {
   created_at: '2026-03-22T12:37:20.123Z',
 }
 
-const OrderDocument = Type.Object({
-  order: Type.Object({
+const Order = Type.Object(
+  {
     id: Type.String({ format: 'uuid' }),
     ...NewOrder.properties,
     idempotency_key: Type.String(),
     created_at: Type.String({ format: 'date-time' }),
-  }),
-})
+  },
+  { title: 'Order' },
+)
+
+const OrderCreated = Type.Object({ order: Order }, { title: 'OrderCreated' })
 
 const CONTENT = {
   'application/json': {
-    schema: OrderDocument,
+    schema: OrderCreated,
     examples: { order: { summary: 'The order', value: { order: EXAMPLE } } },
   },
 }
@@ -65,23 +68,34 @@ export function createOrderSchema(
           type: 'string',
           description:
             '`wait=10`: how many seconds to wait, at most 30, for a first request that is in flight',
+          examples: ['wait=10'],
         },
-        'X-Request-Id': { type: 'string', description: 'is returned in the response' },
+        'X-Request-Id': {
+          type: 'string',
+          description: 'is returned in the response',
+          examples: [REQUEST_ID_EXAMPLE],
+        },
       },
     },
     response: {
       201: {
         description: 'The order: a new one, or on a repeat the existing one.',
         headers: {
-          Location: { type: 'string', description: 'the path of the order' },
+          Location: {
+            type: 'string',
+            description: 'the path of the order',
+            examples: [`${ORDERS_PATH}/${EXAMPLE.id}`],
+          },
           'Idempotency-Replayed': {
             type: 'string',
             enum: ['true'],
+            examples: ['true'],
             description: 'on a repeat; never on a first response',
           },
           'Preference-Applied': {
             type: 'string',
             description: 'the wait that `Prefer` was granted',
+            examples: ['wait=10'],
           },
           ...SIGNED_HEADERS,
         },

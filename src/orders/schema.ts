@@ -1,19 +1,21 @@
 /** The fields of an order; its canonical form and its response follow from them. */
 import type { StoredResponse } from '@order-once/idempotency'
+import type { FuncKeywordDefinition } from 'ajv'
 import Type, { type Static } from 'typebox'
 
 /** 15 significant digits, as many as a double carries exactly; the column is `numeric(15,4)`. */
 const MAX_AMOUNT = 99_999_999_999.9999
 const AMOUNT_DECIMALS = 4
 
-/** Not blank, no NUL (Postgres has none in text), no lone surrogate (UTF-8 has none). */
-const TEXT_PATTERN = '^(?!\\s*$)[^\\u0000\\uD800-\\uDFFF]*$'
+/** Not blank. All patterns mean the same in RE2 and in ECMAScript, with and without the flag `u`. */
+const TEXT_PATTERN = '\\S'
 
 const Text = () =>
   Type.String({
     minLength: 1,
     maxLength: 255,
     pattern: TEXT_PATTERN,
+    'x-well-formed': true,
     description: 'a string of 1 to 255 characters, not blank, of well-formed Unicode without NUL',
   })
 
@@ -28,12 +30,13 @@ export const NewOrder = Type.Object(
     amount: Type.Number({
       exclusiveMinimum: 0,
       maximum: MAX_AMOUNT,
-      maxDecimals: AMOUNT_DECIMALS,
+      'x-max-decimals': AMOUNT_DECIMALS,
       description: `a number greater than 0, at most ${MAX_AMOUNT}, with at most ${AMOUNT_DECIMALS} decimals`,
     }),
   },
   {
     additionalProperties: false,
+    title: 'NewOrder', // its name in the OpenAPI document
     description: 'a JSON object with the members of an order',
     examples: [{ user_id: 'user-1', item: 'book', amount: 500 }],
   },
@@ -91,13 +94,26 @@ export function listChangedFields(body: NewOrder, order: Order): FieldName[] {
   return FIELD_NAMES.filter((name) => body[name] !== order[name])
 }
 
-/** The Ajv keyword `maxDecimals`: how many decimals a number may have. */
-export const maxDecimalsKeyword = {
-  keyword: 'maxDecimals',
-  type: 'number',
-  schemaType: 'number',
-  validate: (decimals: number, value: number) => hasAtMostDecimals(value, decimals),
-} as const
+/** The rules of fields that JSON Schema cannot express, as keywords of Ajv. */
+export const FIELD_KEYWORDS = [
+  {
+    keyword: 'x-well-formed',
+    type: 'string',
+    schemaType: 'boolean',
+    validate: (isRequired: boolean, value: string) => !isRequired || isWellFormed(value),
+  },
+  {
+    keyword: 'x-max-decimals',
+    type: 'number',
+    schemaType: 'number',
+    validate: (decimals: number, value: number) => hasAtMostDecimals(value, decimals),
+  },
+] satisfies FuncKeywordDefinition[]
+
+/** Whether a text has no NUL (Postgres has none in text) and no lone surrogate (UTF-8 has none). */
+function isWellFormed(text: string): boolean {
+  return !text.includes('\0') && !/\p{Surrogate}/u.test(text)
+}
 
 /**
  * Whether the double is the nearest one to a number with so many decimals. (JSON Schema's

@@ -91,8 +91,67 @@ describe('the OpenAPI document', () => {
     expect(status).toBe(201)
     const { order } = responses[201].content['application/json'].examples.order.value
     expect(Object.keys(order)).toEqual(Object.keys(json.order))
-    const { schema } = responses[201].content['application/json']
-    expect(schema.properties.order.required).toEqual(Object.keys(json.order))
+    const document = (await get(port, '/openapi.json')).json
+    expect(document.components.schemas.Order.required).toEqual(Object.keys(json.order))
+  })
+
+  test('names its schemas', async () => {
+    const { port } = await startService()
+    const { components, paths } = (await get(port, '/openapi.json')).json
+    expect(Object.keys(components.schemas).sort()).toEqual([
+      ...['Explanation', 'InvalidBody', 'Liveness', 'NewOrder', 'Order', 'OrderCreated'],
+      ...['Problem', 'Readiness'],
+    ])
+    expect(paths['/orders'].post.requestBody.content['application/json'].schema).toEqual({
+      $ref: '#/components/schemas/NewOrder',
+    })
+  })
+
+  test('has only patterns that mean the same in RE2 and in ECMAScript', async () => {
+    const { port } = await startService()
+    const patterns: string[] = []
+    JSON.parse((await get(port, '/openapi.json')).text, (name, value) => {
+      if (name === 'pattern') patterns.push(value)
+      return value
+    })
+    expect(patterns).not.toEqual([])
+    for (const pattern of patterns) {
+      // No look-around, no back-reference, no \u, and no escape whose meaning differs.
+      expect(pattern).not.toMatch(/\(\?|\\[1-9]|\\[upPckbB]/)
+      expect(() => new RegExp(pattern)).not.toThrow()
+    }
+  })
+
+  test('says of each operation whether it must be signed', async () => {
+    const { port } = await startService()
+    const { paths } = (await get(port, '/openapi.json')).json
+    const listSecurity = (path: string) => paths[path].get.security
+    expect(listSecurity('/orders/{id}')).toEqual([{ signature: [] }, { messageSignature: [] }])
+    for (const path of ['/problems/{code}', '/health/live', '/health/ready', '/metrics']) {
+      expect(listSecurity(path)).toEqual([])
+    }
+  })
+
+  test('has the PUBLIC_URL as server, or the address that it came from', async () => {
+    const readServer = async (env: Record<string, string>) => {
+      const { port } = await startService({ env })
+      return (await get(port, '/openapi.json')).json.servers[0].url
+    }
+    expect(await readServer({})).toBe('/')
+    const publicUrl = 'https://orders.example.com'
+    expect(await readServer({ PUBLIC_URL: publicUrl })).toBe(publicUrl)
+  })
+
+  test('has an example of each header', async () => {
+    const { parameters, responses } = await createOrder()
+    for (const { name, example } of parameters) expect([name, example]).not.toContain(undefined)
+    for (const { headers } of Object.values<{
+      headers: Record<string, { schema: { examples?: unknown[] } }>
+    }>(responses)) {
+      for (const [name, header] of Object.entries(headers)) {
+        expect([name, header.schema.examples?.[0]]).not.toContain(undefined)
+      }
+    }
   })
 
   test('has the routes of the contract and none of the pages', async () => {

@@ -10,7 +10,7 @@ import { createKey, importSecret, sign, signingError } from './signing.js'
 /** @typedef {import('./message-signature.js').Message} Message */
 /** @typedef {{ name: string, in: string, example?: string, [member: string]: unknown }} Parameter */
 /** @typedef {{ parameters?: Parameter[], security?: object[] }} Operation */
-/** @typedef {{ paths: Record<string, Record<string, Operation>> }} OpenApiDocument */
+/** @typedef {{ servers?: object[], paths: Record<string, Record<string, Operation>> }} OpenApiDocument */
 /**
  * The properties of a parameter's input. Its description is the parameter's name.
  * @typedef {{ description: string, disabled: boolean, onChange: (value: string) => void }} InputProps
@@ -151,10 +151,15 @@ function listProblems(responses) {
  */
 function addParameters(showDocument) {
   return (/** @type {OpenApiDocument} */ document) => {
+    delete document.servers // this page sends to the service that it came from
     const operations = Object.values(document.paths).flatMap((path) => Object.values(path))
     for (const { parameters, security } of operations) {
       if (!security?.length || !parameters) continue
       const key = parameters.find(({ name }) => name === 'Idempotency-Key')
+      for (const parameter of parameters) {
+        // Swagger UI would send the example of an optional header.
+        if (parameter.in === 'header') delete parameter.example
+      }
       if (key) key.example = createKey()
       parameters.splice(key ? parameters.indexOf(key) + 1 : 0, 0, X_SIGNATURE)
     }
