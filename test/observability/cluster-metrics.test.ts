@@ -75,7 +75,9 @@ test('the metrics of several processes are their sum, whichever process reads th
   const count = await createOrdersInBoth(service)
   for (let i = 0; i < 4; i++) expect(await countOrders(service.port)).toBe(count)
   const { text, value } = await scrape(service.port)
-  expect(value('order_once_idempotency_outcomes_total', { outcome: 'new' })).toBe(count)
+  expect(
+    value('order_once_idempotency_outcomes_total', { client: 'default', outcome: 'new' }),
+  ).toBe(count)
   expect(value('order_once_insert_batch_size_sum')).toBe(count)
   expect(value('order_once_postgres_up')).toBe(1)
   expect(value('order_once_redis_degraded')).toBe(0)
