@@ -1,5 +1,5 @@
 /** The commands of the binary. */
-import { readFileSync } from 'node:fs'
+import { APPLICATION } from './application.ts'
 import { readEnvFile } from './env-file.ts'
 import { StartError } from './start-error.ts'
 
@@ -47,28 +47,22 @@ export async function runCommand([name, ...args]: string[]): Promise<number> {
     }
     case 'reconcile': {
       const { runReconcileCommand } = await import('./reconcile-command.ts')
-      let exitCode = SUCCESS
-      const failure = await reportStartErrors('the reconciliation did not end', async () => {
-        exitCode = await runReconcileCommand(args)
-      })
-      return failure || exitCode
+      return reportStartErrors('the reconciliation did not end', () => runReconcileCommand(args))
     }
     case 'order': {
       const { runOrderCommand } = await import('./client/command.ts')
-      let exitCode = SUCCESS
-      const failure = await reportStartErrors('no order was sent', async () => {
+      return reportStartErrors('no order was sent', () => {
         const isHelp = args.includes('--help') || args.includes('-h')
         const settings = isHelp ? {} : readEnvFile('.env')
-        exitCode = await runOrderCommand(args, { ...settings, ...process.env })
+        return runOrderCommand(args, { ...settings, ...process.env })
       })
-      return failure || exitCode
     }
     case 'keygen': {
       const { runKeygenCommand } = await import('./clients/keygen.ts')
       return runKeygenCommand(args)
     }
     case '--version':
-      console.log(readVersion())
+      console.log(APPLICATION.version)
       return SUCCESS
     case '--help':
     case '-h':
@@ -83,15 +77,13 @@ export async function runCommand([name, ...args]: string[]): Promise<number> {
   }
 }
 
-function readVersion(): string {
-  const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'))
-  return version
-}
-
-async function reportStartErrors(subject: string, command: () => Promise<void>): Promise<number> {
+/** @returns the exit code: that of the command, if it has one */
+async function reportStartErrors(
+  subject: string,
+  command: () => Promise<number> | Promise<void>,
+): Promise<number> {
   try {
-    await command()
-    return SUCCESS
+    return (await command()) ?? SUCCESS
   } catch (error) {
     if (!(error instanceof StartError)) throw error
     console.error(`${subject}: ${error.message}`)

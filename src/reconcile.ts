@@ -3,6 +3,7 @@ import { createRecordFormat, ForeignRecordError, type RunQuery } from '@order-on
 import { withDeadline } from '@order-once/idempotency/batching'
 import type { Redis } from 'ioredis'
 import type postgres from 'postgres'
+import { DEFAULT_CLIENT_ID } from './clients/clients-file.ts'
 import {
   findMissingOrders,
   type MissingOrder,
@@ -169,6 +170,6 @@ async function* scanNames(redis: Redis): AsyncGenerator<string[]> {
 function parseRecordName(name: string): { clientId: string; key: string } {
   const rest = name.slice(PREFIX.length)
   const comma = rest.indexOf(',')
-  if (comma < 0) return { clientId: 'default', key: rest }
+  if (comma < 0) return { clientId: DEFAULT_CLIENT_ID, key: rest }
   return { clientId: rest.slice(0, comma), key: rest.slice(comma + 1) }
 }

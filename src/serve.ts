@@ -38,14 +38,14 @@ export async function serve(): Promise<void> {
     )
   }
   // SIGHUP reads the file of clients again, and ends nothing.
-  const skip = settings.clientsFile === undefined ? [] : ['SIGHUP' as const]
-  for (const signal of skip) process.on(signal, () => {})
+  const hasClientsFile = settings.clientsFile !== undefined
+  if (hasClientsFile) process.on('SIGHUP', () => {})
   const aborting = new AbortController()
   const starting = startProcess(settings, logger, aborting.signal)
   // The processes of one service close together, and their primary logs it for all of them.
   const level = cluster.isWorker ? 'debug' : 'info'
   const grace = closeWithGrace(
-    { delay: SHUTDOWN_TIMEOUT_MS, logger, skip },
+    { delay: SHUTDOWN_TIMEOUT_MS, logger, skip: hasClientsFile ? ['SIGHUP'] : [] },
     async ({ signal, err }) => {
       if (err) logger.fatal({ err }, 'closing after an unexpected error')
       else logger[level](`closing on ${signal ?? 'request'}: finishing the requests in flight`)
