@@ -4,7 +4,13 @@ import type { VerificationKey } from '../clients/json-web-key.ts'
 import { problems } from '../http/problems.ts'
 import { ALGORITHMS } from './algorithms.ts'
 import { checkContentDigest } from './content-digest.ts'
-import { buildSignatureBase, hasQuery, readHeader, type SignedMessage } from './signature-base.ts'
+import {
+  buildSignatureBase,
+  type Headers,
+  hasQuery,
+  joinHeaders,
+  type SignedMessage,
+} from './signature-base.ts'
 import { parseSignatureInput, type SignatureInput } from './signature-input.ts'
 
 export interface VerificationOptions<Key extends VerificationKey> {
@@ -26,7 +32,9 @@ const REQUIRED_COMPONENTS = {
 }
 
 /** Lists the components that a signature of this message must cover. */
-export function listRequiredComponents(message: SignedMessage): string[] {
+export function listRequiredComponents(
+  message: Pick<SignedMessage, 'method' | 'target'>,
+): string[] {
   const { read, readWithQuery, post, postWithQuery } = REQUIRED_COMPONENTS
   if (message.method === 'POST') return hasQuery(message) ? postWithQuery : post
   return hasQuery(message) ? readWithQuery : read
@@ -44,10 +52,11 @@ export function verifyMessageSignature<Key extends VerificationKey>(
   message: SignedMessage,
   { findKey, maxAgeSeconds, now = Date.now }: VerificationOptions<Key>,
 ): Key {
-  const { input, signature } = readSignature(message)
+  const headers = joinHeaders(message)
+  const { input, signature } = readSignature(headers)
   checkCoverage(input, message)
   checkTime(input, Math.floor(now() / 1000), maxAgeSeconds)
-  const base = buildSignatureBase(message, input)
+  const base = buildSignatureBase(message, headers, input)
   const key = findKey(input.keyid)
   const isValid =
     key !== undefined &&
@@ -56,15 +65,18 @@ export function verifyMessageSignature<Key extends VerificationKey>(
   if (!isValid) throw problems.signatureInvalid('No key with this keyid verifies the signature.')
   // After the signature: a long Content-Digest takes 30 ms to parse, which an unknown client must not cause.
   if (input.components.includes('content-digest')) {
-    checkContentDigest(readHeader(message, 'content-digest') ?? '', message.body)
+    checkContentDigest(headers.get('content-digest') ?? '', message.body)
   }
   return key
 }
 
 /** Reads the two headers. @throws {Problem} unless both have one signature, with the same label */
-function readSignature(message: SignedMessage): { input: SignatureInput; signature: Buffer } {
-  const inputHeader = readHeader(message, 'signature-input')
-  const signatureHeader = readHeader(message, 'signature')
+function readSignature(headers: Headers): {
+  input: SignatureInput
+  signature: Buffer
+} {
+  const inputHeader = headers.get('signature-input')
+  const signatureHeader = headers.get('signature')
   if (inputHeader === undefined || signatureHeader === undefined) {
     throw problems.signatureMissing('Signature-Input and Signature are required, both of them.')
   }

@@ -29,25 +29,29 @@ const ASCII = /^[\t\x20-\x7e]*$/
 export const parseAuthority = (host: string) => host.toLowerCase().replace(/:(80|443)$/, '')
 
 /** Whether the target has a query, which a signature must then cover. */
-export const hasQuery = ({ target }: SignedMessage) => target.includes('?')
+export const hasQuery = ({ target }: Pick<SignedMessage, 'target'>) => target.includes('?')
+
+/** The headers of a message, by their names in lower case. */
+export type Headers = Map<string, string>
 
 /**
  * Builds the signature base of a message.
  *
+ * @param headers those of the message, from `joinHeaders`
  * @throws {Problem} `signature-invalid`, if the message does not have a covered component
  */
 export function buildSignatureBase(
   message: SignedMessage,
+  headers: Headers,
   { components, serialized }: Pick<SignatureInput, 'components' | 'serialized'>,
 ): string {
-  const headers = joinHeaders(message.rawHeaders)
   let base = ''
   for (const name of components) base += `"${name}": ${readComponent(message, headers, name)}\n`
   return `${base}"@signature-params": ${serialized}`
 }
 
 /** @throws {Problem} `signature-invalid` */
-function readComponent(message: SignedMessage, headers: Map<string, string>, name: string): string {
+function readComponent(message: SignedMessage, headers: Headers, name: string): string {
   const value = name.startsWith('@') ? DERIVED_COMPONENTS[name]?.(message) : headers.get(name)
   if (value === undefined) {
     throw problems.signatureInvalid(
@@ -61,27 +65,12 @@ function readComponent(message: SignedMessage, headers: Map<string, string>, nam
 }
 
 /**
- * Reads the value of a header; several lines are joined (RFC 9421 §2.1). (`IncomingMessage.headers` has only the
- * first line of some headers.)
- *
- * @param name in lower case
+ * Reads all headers; several lines of one name are joined (RFC 9421 §2.1). (`IncomingMessage.headers` has only the
+ * first line of some headers. To look for each of hundreds of components in thousands of lines would let one small
+ * request take 50 ms.)
  */
-export function readHeader({ rawHeaders }: SignedMessage, name: string): string | undefined {
-  let value: string | undefined
-  for (let i = 0; i < rawHeaders.length; i += 2) {
-    const sent = rawHeaders[i]
-    if (sent?.length !== name.length || sent.toLowerCase() !== name) continue
-    value = value === undefined ? rawHeaders[i + 1] : `${value}, ${rawHeaders[i + 1]}`
-  }
-  return value
-}
-
-/**
- * Reads all headers, by their names in lower case. (To look for each of hundreds of components in thousands of
- * lines would let one small request take 50 ms.)
- */
-function joinHeaders(rawHeaders: string[]): Map<string, string> {
-  const headers = new Map<string, string>()
+export function joinHeaders({ rawHeaders }: SignedMessage): Headers {
+  const headers: Headers = new Map()
   for (let i = 0; i < rawHeaders.length; i += 2) {
     const name = (rawHeaders[i] as string).toLowerCase()
     const value = rawHeaders[i + 1] as string

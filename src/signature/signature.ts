@@ -80,7 +80,8 @@ export const signature = fastifyPlugin(
       if (hasSharedSecret) challenges.push(SHARED_SECRET_CHALLENGE)
       if (clients.hasFile) {
         challenges.push(MESSAGE_SIGNATURE_CHALLENGE)
-        const components = listRequiredComponents(readMessage(request)).map((name) => `"${name}"`)
+        const { method, url: target } = request
+        const components = listRequiredComponents({ method, target }).map((name) => `"${name}"`)
         reply.header('accept-signature', `sig1=(${components.join(' ')});created`)
       }
       reply.header('www-authenticate', challenges.join(', '))

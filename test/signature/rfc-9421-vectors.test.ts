@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { parseJsonWebKey } from '../../src/clients/json-web-key.ts'
 import { ALGORITHMS } from '../../src/signature/algorithms.ts'
 import { checkContentDigest } from '../../src/signature/content-digest.ts'
-import { buildSignatureBase } from '../../src/signature/signature-base.ts'
+import { buildSignatureBase, joinHeaders } from '../../src/signature/signature-base.ts'
 import { parseSignatureInput } from '../../src/signature/signature-input.ts'
 
 /** B.2: `test-request`. */
@@ -79,7 +79,11 @@ describe('RFC 9421', () => {
   ])(
     '$section: the base is built, and the signature verified',
     ({ key, input, lines, signature }) => {
-      const base = buildSignatureBase(REQUEST, parseSignatureInput(`sig=${input}`))
+      const base = buildSignatureBase(
+        REQUEST,
+        joinHeaders(REQUEST),
+        parseSignatureInput(`sig=${input}`),
+      )
       expect(base).toBe([...lines, `"@signature-params": ${input}`].join('\n'))
       expect(verify(key, base, signature)).toBe(true)
       expect(verify(key, `${base} `, signature)).toBe(false)
