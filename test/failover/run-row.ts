@@ -59,9 +59,10 @@ export async function runRow(row: Row, seed: number, stopped: AbortSignal): Prom
       await sleep(LOAD_BEFORE_MS, undefined, { signal: stopped })
       const from = performance.now()
       const promotedAt = await stores.failOver()
-      const loadAfter = sleep(LOAD_AFTER_MS, undefined, { signal: stopped })
-      const readyAt = await waitUntilReady(instances)
-      await loadAfter
+      const [readyAt] = await Promise.all([
+        waitUntilReady(instances),
+        sleep(LOAD_AFTER_MS, undefined, { signal: stopped }),
+      ])
       await stores.afterwards?.()
       return { from, promotedAt, readyAt }
     }
