@@ -24,11 +24,15 @@ const START_TIMEOUT_MS = 120_000
 const FAILOVER_TIMEOUT_MS = 60_000
 
 /** Of the Debian packages patroni, etcd-server and haproxy, whose programs need not be on the PATH. */
-const [patroni, patronictl, etcd, haproxy] = ['patroni', 'patronictl', 'etcd', 'haproxy'].map(
-  (name) =>
-    [...(process.env.PATH ?? '').split(':'), '/usr/sbin']
-      .map((folder) => join(folder, name))
-      .find((file) => existsSync(file)),
+export const [patroni, patronictl, etcd, haproxy] = [
+  'patroni',
+  'patronictl',
+  'etcd',
+  'haproxy',
+].map((name) =>
+  [...(process.env.PATH ?? '').split(':'), '/usr/sbin']
+    .map((folder) => join(folder, name))
+    .find((file) => existsSync(file)),
 )
 
 /** Whether all programs are on this machine. */
