@@ -1,121 +1,36 @@
-/** What each row of the table does to a primary and its standby, under load. */
-import { setTimeout as sleep } from 'node:timers/promises'
-import type { PostgresNode } from '../support/postgres-node.ts'
+/** The rows of the table: which stores each one starts, and what happens to them under load. */
+import type postgres from 'postgres'
+import { patroniRows } from './patroni-rows.ts'
+import { postgresRows } from './postgres-rows.ts'
+import { redisRows } from './redis-rows.ts'
 
 export interface Row {
   name: string
-  /** whether each commit waits for the standby */
-  isSynchronous: boolean
-  /** whether the service reaches each server through a PgBouncer of its own */
-  usesPooler?: boolean
-  /** the size of the disk of the primary, if it is to become full: only root can make such a disk */
-  diskMb?: number
+  /** whether acknowledged orders may be missing until the reconciliation: the standby is asynchronous */
+  mayLoseOrders?: boolean
+  /** what this machine lacks, so that the row cannot run */
+  missing?: string | undefined
+  /** Starts the stores. @param onEnd takes what ends them, also if the start fails */
+  start(onEnd: OnEnd): Promise<Stores>
+}
+
+/** Registers a function that is called at the end of the row; the last one is called first. */
+export type OnEnd = (close: () => Promise<unknown>) => void
+
+/** The stores of a row while it runs. */
+export interface Stores {
+  databaseUrl: string
+  redisUrl: string
   /**
-   * Makes the standby the primary.
+   * Makes another server the primary or the master.
    *
-   * @returns when it accepted writes, by `performance.now()`
+   * @returns when that server accepted writes, by `performance.now()`
    */
-  failOver(primary: PostgresNode, standby: PostgresNode): Promise<number>
+  failOver(): Promise<number>
   /** Runs once orders are created again. */
-  afterwards?(primary: PostgresNode): Promise<void>
+  afterwards?(): Promise<void>
+  /** Runs statements on the Postgres that is the primary after the failover. */
+  administer<T>(statements: (sql: postgres.Sql) => Promise<T>): Promise<T>
 }
 
-/** How far an asynchronous standby lags behind: some hundred orders. */
-const LAG_MS = 1_500
-
-/** Until a person, or Patroni, promotes the standby of a lost primary. */
-const DETECTION_MS = 500
-
-/** An empty database, its log, and some thousand orders. */
-const SMALL_DISK_MB = 200
-
-/** Until the pages and the log that have room are used up, and orders are refused. */
-const FULL_DISK_MS = 2_000
-
-/** Long enough for the thawed primary to serve clients, if there are any. */
-const THAWED_MS = 2_000
-
-async function kill(primary: PostgresNode, standby: PostgresNode): Promise<number> {
-  await primary.kill()
-  await sleep(DETECTION_MS)
-  return standby.promote()
-}
-
-/** The standby receives nothing for a while, and then the primary is lost. */
-async function killWithLag(primary: PostgresNode, standby: PostgresNode): Promise<number> {
-  await standby.stop()
-  await sleep(LAG_MS)
-  await primary.kill()
-  await standby.start()
-  return standby.promote()
-}
-
-async function switchOver(primary: PostgresNode, standby: PostgresNode): Promise<number> {
-  await primary.stop()
-  return standby.promote()
-}
-
-async function freeze(primary: PostgresNode, standby: PostgresNode): Promise<number> {
-  primary.freeze()
-  await sleep(DETECTION_MS)
-  return standby.promote()
-}
-
-/** Nothing fences it: it accepts writes. */
-async function thaw(primary: PostgresNode): Promise<void> {
-  primary.thaw()
-  await sleep(THAWED_MS)
-}
-
-/** The standby is promoted while the primary goes on, as when only they are separated. */
-const promoteUnfenced = (_: PostgresNode, standby: PostgresNode) => standby.promote()
-
-async function makeReadOnly(primary: PostgresNode, standby: PostgresNode): Promise<number> {
-  await primary.set('default_transaction_read_only', 'on')
-  await sleep(DETECTION_MS)
-  return standby.promote()
-}
-
-async function fillDisk(primary: PostgresNode, standby: PostgresNode): Promise<number> {
-  primary.fillDisk()
-  await sleep(FULL_DISK_MS)
-  return standby.promote()
-}
-
-export const ROWS: readonly Row[] = [
-  { name: 'kill -9, synchronous', isSynchronous: true, failOver: kill },
-  { name: 'kill -9, asynchronous', isSynchronous: false, failOver: kill },
-  { name: 'kill -9, asynchronous, 1.5 s behind', isSynchronous: false, failOver: killWithLag },
-  { name: 'planned switchover, synchronous', isSynchronous: true, failOver: switchOver },
-  { name: 'planned switchover, asynchronous', isSynchronous: false, failOver: switchOver },
-  {
-    name: 'frozen, thawed unfenced, synchronous',
-    isSynchronous: true,
-    failOver: freeze,
-    afterwards: thaw,
-  },
-  {
-    name: 'frozen, thawed unfenced, asynchronous',
-    isSynchronous: false,
-    failOver: freeze,
-    afterwards: thaw,
-  },
-  {
-    name: 'promoted while the primary goes on, asynchronous',
-    isSynchronous: false,
-    failOver: promoteUnfenced,
-  },
-  { name: 'primary read-only, synchronous', isSynchronous: true, failOver: makeReadOnly },
-  {
-    name: 'disk of the primary full, synchronous',
-    isSynchronous: true,
-    diskMb: SMALL_DISK_MB,
-    failOver: fillDisk,
-  },
-  {
-    name: 'kill -9, synchronous, PgBouncer in front of each server',
-    isSynchronous: true,
-    usesPooler: true,
-    failOver: kill,
-  },
-]
+export const ROWS: readonly Row[] = [...postgresRows, ...redisRows, ...patroniRows]

@@ -1,4 +1,4 @@
-/** Runs one row: starts the servers, sends load, fails over, reconciles and checks what clients saw. */
+/** Runs one row: starts the stores, sends load, fails over, reconciles and checks what clients saw. */
 import { execFile } from 'node:child_process'
 import { mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -11,12 +11,10 @@ import { removeAtExit } from '../faults/exit-cleanup.ts'
 import { collectFindings } from '../faults/findings.ts'
 import { groupBy } from '../faults/group-by.ts'
 import { Instance } from '../faults/instance.ts'
-import { RedisServer } from '../faults/redis-server.ts'
 import { SECRET } from '../support/client.ts'
-import { startPgBouncer } from '../support/pgbouncer.ts'
-import { PostgresNode, urlOfHosts } from '../support/postgres-node.ts'
+import { until } from '../support/until.ts'
 import { type Figures, measureGaps } from './figures.ts'
-import type { Row } from './rows.ts'
+import type { OnEnd, Row } from './rows.ts'
 
 const BINARY = fileURLToPath(new URL('../../dist/main.js', import.meta.url))
 
@@ -29,38 +27,27 @@ const LOAD_AFTER_MS = 4_000
 /** Every order must have its 201 this long after the load; clients retry within a second. */
 const LAST_ORDER_TIMEOUT_MS = 60_000
 
-/** @param seed of the load @param stopped ends the run early */
+/** A failover that has not ended by then has failed. */
+const READY_TIMEOUT_MS = 60_000
+
+/** Runs a row. @param seed of the load @param stopped ends the run early */
 export async function runRow(row: Row, seed: number, stopped: AbortSignal): Promise<Figures> {
-  const closers: (() => Promise<unknown>)[] = []
+  const closers: Parameters<OnEnd>[0][] = []
+  const onEnd: OnEnd = (close) => void closers.push(close)
   try {
     const folder = await mkdtemp(join(tmpdir(), 'order-once-failover-'))
     removeAtExit(folder)
-    const primary = await PostgresNode.startPrimary({ diskMb: row.diskMb })
-    closers.push(() => primary.remove())
-    const standby = await primary.addStandby()
-    closers.push(() => standby.remove())
-    if (row.isSynchronous) await primary.setSynchronousStandby(standby.name)
-    const redis = await RedisServer.start()
-    closers.push(() => redis.kill())
-    const hosts: (PostgresNode | string)[] = []
-    for (const node of [standby, primary]) {
-      if (!row.usesPooler) hosts.push(node)
-      else {
-        const pooler = await startPgBouncer(node.url)
-        closers.push(() => pooler.stop())
-        hosts.push(pooler.host)
-      }
-    }
+    const stores = await row.start(onEnd)
     const env = {
       HMAC_SECRET: SECRET,
-      DATABASE_URL: `${urlOfHosts(...hosts)}${row.usesPooler ? '?pgbouncer=true' : ''}`,
-      REDIS_URL: `redis://127.0.0.1:${redis.port}`,
+      DATABASE_URL: stores.databaseUrl,
+      REDIS_URL: stores.redisUrl,
       RATE_LIMIT_MAX: 'off',
     }
     const instances: Instance[] = []
     for (let count = 0; count < INSTANCES; count++) {
       const instance = new Instance(await freePort(), folder, env)
-      closers.push(() => instance.kill())
+      onEnd(() => instance.kill())
       instance.start()
       instances.push(instance)
     }
@@ -71,10 +58,13 @@ export async function runRow(row: Row, seed: number, stopped: AbortSignal): Prom
     const failOver = async () => {
       await sleep(LOAD_BEFORE_MS, undefined, { signal: stopped })
       const from = performance.now()
-      const promotedAt = await row.failOver(primary, standby)
-      await sleep(LOAD_AFTER_MS, undefined, { signal: stopped })
-      await row.afterwards?.(primary)
-      return { from, promotedAt }
+      const promotedAt = await stores.failOver()
+      const [readyAt] = await Promise.all([
+        waitUntilReady(instances),
+        sleep(LOAD_AFTER_MS, undefined, { signal: stopped }),
+      ])
+      await stores.afterwards?.()
+      return { from, promotedAt, readyAt }
     }
     const [exchanges, times] = await Promise.all([
       runClients({
@@ -89,14 +79,15 @@ export async function runRow(row: Row, seed: number, stopped: AbortSignal): Prom
       }),
     ])
     const collect = () =>
-      standby.administer((sql) => collectFindings(exchanges, sql, { instances, occurrences: [] }))
+      stores.administer((sql) => collectFindings(exchanges, sql, { instances, occurrences: [] }))
     const before = await collect()
     const restored = await reconcile(folder, env)
     return {
       row: row.name,
-      isSynchronous: row.isSynchronous,
+      mayLoseOrders: row.mayLoseOrders ?? false,
       orders: groupBy(exchanges, ({ key }) => key).size,
       ...measureGaps(exchanges, times),
+      readyAfterPromotionMs: times.readyAt - times.promotedAt,
       errors: exchanges.filter(({ result }) => !/^(201|409)/.test(result)).length,
       lost: before.lost.length,
       restored,
@@ -105,6 +96,20 @@ export async function runRow(row: Row, seed: number, stopped: AbortSignal): Prom
   } finally {
     for (const close of closers.reverse()) await close().catch((error) => console.error(error))
   }
+}
+
+/** @returns when `/health/ready` of all instances said `ready`, by `performance.now()` */
+async function waitUntilReady(instances: Instance[]): Promise<number> {
+  const isReady = async ({ port }: Instance) => {
+    const response = await fetch(`http://127.0.0.1:${port}/health/ready`).catch(() => undefined)
+    const state = (await response?.json()) as { status: unknown } | undefined
+    return state?.status === 'ready'
+  }
+  await until(
+    async () => (await Promise.all(instances.map(isReady))).every(Boolean),
+    READY_TIMEOUT_MS,
+  )
+  return performance.now()
 }
 
 /** Runs `order-once reconcile --apply`. @returns how many orders it restored */

@@ -5,6 +5,7 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import type { TestProject } from 'vitest/node'
 import { chromiumPath } from './chromium.ts'
+import { hasPatroni } from './patroni.ts'
 import { pgbouncerProgram } from './pgbouncer.ts'
 import { postgresPrograms } from './postgres-node.ts'
 import { redisServer } from './private-redis.ts'
@@ -51,6 +52,9 @@ export default async function setup(project: TestProject) {
   }
   if (!hasSystemdAnalyze) {
     reportMissing('THE CHECK OF THE SYSTEMD UNIT IS LEFT OUT: no systemd-analyze on the PATH.')
+  }
+  if (!hasPatroni) {
+    reportMissing('THE CHECK OF THE FILES OF PATRONI IS LEFT OUT: no patroni, etcd or haproxy.')
   }
   process.env.TMPDIR = servers.folder // also of the processes that run the tests
   project.provide('postgresUrl', servers.postgresUrl)

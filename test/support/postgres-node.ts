@@ -25,8 +25,8 @@ export const postgresPrograms = [
 /** A server starts within seconds; a standby first applies what its backup needs. */
 const START_TIMEOUT_MS = 60_000
 
-/** For root, whom Postgres refuses. */
-const account = findAccount()
+/** Who runs Postgres: for root, whom Postgres refuses, another user; undefined: this user. */
+export const account = findAccount()
 
 /** The superuser, who may replicate, and the owner of the database `orders`, who may nothing else. */
 const ADMIN = 'admin'
