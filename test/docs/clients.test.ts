@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { mkdtemp, readdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -7,8 +7,8 @@ import { beforeAll, describe, expect, test } from 'vitest'
 import { newKey, ORDER, SECRET } from '../support/client.ts'
 import { writeClientsFile } from '../support/clients-file.ts'
 import { hasCurl, hasGo, hasPython, hasPythonCryptography } from '../support/languages.ts'
-import { createKey, type SigningKey } from '../support/message-signature.ts'
-import { createTemporaryFolder } from '../support/process.ts'
+import { createKey } from '../support/message-signature.ts'
+import { writePrivateKey } from '../support/private-key.ts'
 import { startService } from '../support/service.ts'
 import {
   listUselessRetries,
@@ -59,13 +59,6 @@ const LANGUAGES: Language[] = [
   },
   { name: 'Go', isInstalled: hasGo, findCommand: () => [goProgram] },
 ]
-
-/** Writes the private key of a client to a file, as the programs read it. @returns its path */
-async function writePrivateKey({ kid, secret }: SigningKey): Promise<string> {
-  const path = join(await createTemporaryFolder(), 'client-key.json')
-  await writeFile(path, JSON.stringify({ kid, ...secret.export({ format: 'jwk' }) }))
-  return path
-}
 
 describe.each(LANGUAGES.filter(({ isInstalled }) => isInstalled))(
   'the client in $name',
