@@ -22,6 +22,9 @@ const FOLDER = new URL('../../docs/clients/', import.meta.url)
 const locate = (name: string) => fileURLToPath(new URL(name, FOLDER))
 const BODY = JSON.stringify({ ...ORDER, item: 'a “book”' })
 
+/** Three programs at a time, which start many others, on a slow machine. */
+const TIMEOUT_MS = 120_000
+
 /** The program in Go, compiled. */
 let goProgram = ''
 
@@ -62,6 +65,7 @@ const LANGUAGES: Language[] = [
 
 describe.each(LANGUAGES.filter(({ isInstalled }) => isInstalled))(
   'the client in $name',
+  { timeout: TIMEOUT_MS },
   ({ findCommand, hasEd25519 = true }) => {
     test('creates one order, with either scheme, although the first attempts fail', async () => {
       const keys = [createKey('hmac', 'hmac-sha256'), ...(hasEd25519 ? [createKey('ed25519')] : [])]
