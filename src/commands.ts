@@ -9,7 +9,7 @@ const HELP = `order-once creates an order exactly once, however often its reques
   order-once migrate    applies pending migrations, as each start does
   order-once cleanup    releases old keys and deletes expired records, as the service does hourly
   order-once reconcile  lists, or restores, orders that Postgres has lost; --help shows how
-  order-once order      sends an order, signed with the shared secret; --help shows how
+  order-once order      sends a signed order; --help shows how
   order-once keygen     makes a key with which a client signs; --help shows how
   order-once --version  prints the version
 

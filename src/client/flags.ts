@@ -1,11 +1,13 @@
-/** Reads the flags of `order-once order`, and the order from them or from a file. */
+/** Reads the flags of `order-once order`, and the files that they name. */
 import { randomUUID } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { buffer } from 'node:stream/consumers'
 import { type ParseArgsConfig, parseArgs } from 'node:util'
+import { KeyRuleError } from '../clients/json-web-key.ts'
 import { DEVELOPMENT_SECRET, findDamage } from '../secret.ts'
+import { createMessageSigner, parseSigningKey, type SigningKey } from './message-signature.ts'
 import { DEFAULTS } from './send-with-retries.ts'
-import { type SignedOrder, signOrder } from './sign.ts'
+import { createSecretSigner, type SignedOrder, signOrder } from './sign.ts'
 
 const DEFAULT_CONCURRENCY = 10
 
@@ -20,15 +22,15 @@ const MAX_CONCURRENCY = 1000
 
 export const HELP = `Usage: order-once order [flags]
 
-Sends an order, signed with the shared secret (X-Signature), and prints the response. Retries
-transient failures with the same idempotency key and the same bytes, so that the order is
-created at most once.
+Sends a signed order and prints the response. Retries transient failures with the same
+idempotency key and the same bytes, so that the order is created at most once.
 
 Examples:
   order-once order --item book --amount 500
   order-once order --item book --amount 500 --key key-001 --json
   order-once order --file order.json
   order-once order --file - < order.json
+  order-once order --item book --amount 500 --client-key key.json
   order-once order --item book --amount 500 --repeat 100
 
 In a checkout of the repository, type "npm run order --" instead of "order-once order".
@@ -42,6 +44,13 @@ Order:
 
 Service:
   --url URL            the address of the service (default: http://127.0.0.1:8080)
+
+Signature:
+  --client-key FILE    sign with the key in FILE, by an HTTP message signature (RFC 9421);
+                       "-" reads stdin. FILE has the first line that "order-once keygen" prints:
+                       a private JSON Web Key of type Ed25519 or P-256, or a secret of type oct
+
+  Without this flag, sign with the shared secret (X-Signature):
   --secret-file FILE   read the shared secret from FILE; "-" reads stdin
                        (default: the first secret in HMAC_SECRET of the environment or of .env,
                        or the development secret if that is not set)
@@ -86,6 +95,7 @@ const OPTIONS = {
   url: STRING,
   secret: STRING,
   'secret-file': STRING,
+  'client-key': STRING,
   attempts: STRING,
   'max-time': STRING,
   timeout: STRING,
@@ -126,19 +136,24 @@ export async function readFlags(
   refuseCombination(flags, 'file', ['item', 'amount', 'user'])
   refuseCombination(flags, 'repeat', ['attempts', 'max-time'])
   refuseCombination(flags, 'secret', ['secret-file'])
+  refuseCombination(flags, 'client-key', ['secret', 'secret-file'])
   if (flags.concurrency !== undefined && flags.repeat === undefined) {
     throw new UsageError('--concurrency needs --repeat')
   }
   const key = flags.key ?? randomUUID()
   if (/[^\x20-\x7e]/.test(key)) throw new UsageError('--key must be visible ASCII characters')
-  if (flags.file === '-' && flags['secret-file'] === '-') {
-    throw new UsageError('only one of --file and --secret-file can read stdin')
+  if (flags.file === '-' && (flags['secret-file'] === '-' || flags['client-key'] === '-')) {
+    throw new UsageError('--file cannot read stdin if --secret-file or --client-key does')
   }
-  const secret = await readSecret(flags, environment)
+  const clientKey = flags['client-key']
+  const signer =
+    clientKey === undefined
+      ? createSecretSigner(await readSecret(flags, environment))
+      : createMessageSigner(await readSigningKey(clientKey))
   const times = parseWholeNumber(flags, 'repeat', MAX_REPEATS)
   return {
     key,
-    order: signOrder(readUrl(flags), key, await readBody(flags), secret),
+    order: signOrder(readUrl(flags), key, await readBody(flags), signer),
     maxAttempts: parseWholeNumber(flags, 'attempts', MAX_ATTEMPTS) ?? DEFAULTS.maxAttempts,
     maxTimeMs: parseDurationMs(flags, 'max-time') ?? DEFAULTS.maxTimeMs,
     timeoutMs: parseDurationMs(flags, 'timeout') ?? DEFAULTS.timeoutMs,
@@ -213,6 +228,16 @@ async function readSecret(
     return check('--secret-file', new TextDecoder().decode(bytes).trimEnd())
   }
   return check('HMAC_SECRET', (environment.HMAC_SECRET ?? DEVELOPMENT_SECRET).split(',')[0])
+}
+
+async function readSigningKey(file: string): Promise<SigningKey> {
+  const bytes = await readBytes(file, '--client-key')
+  try {
+    return parseSigningKey(new TextDecoder().decode(bytes))
+  } catch (error) {
+    if (!(error instanceof KeyRuleError)) throw error
+    throw new UsageError(`--client-key: ${error.member ?? 'the file'} ${error.message}`)
+  }
 }
 
 /** @param file a path; `-` is stdin @param flag that names it */

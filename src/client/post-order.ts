@@ -34,14 +34,14 @@ export interface NetworkError {
  * @param timeoutMs time limit for the complete response, to its last byte
  */
 export async function postOrder(
-  { request, body }: SignedOrder,
+  { createRequest, body }: SignedOrder,
   timeoutMs: number,
 ): Promise<OrderResponse | NetworkError> {
   const signal = AbortSignal.timeout(Math.ceil(timeoutMs))
   let response: Response
   let text: string
   try {
-    response = await fetch(request, { body, signal })
+    response = await fetch(createRequest(), { body, signal })
     text = await response.text()
   } catch (error) {
     if (signal.aborted) return { error: `no response within ${Math.ceil(timeoutMs) / 1000} s` }

@@ -10,8 +10,9 @@ const DISPLAYED_HEADERS =
 
 const START_HINT = 'Is the service running? Start it with `npm start`.'
 
-/** Formats a request as text: its method and URL, all headers and its body. */
-export function formatRequest({ request, body }: SignedOrder): string {
+/** Formats a request as text, as it would be signed now: its method and URL, all headers and its body. */
+export function formatRequest({ createRequest, body }: SignedOrder): string {
+  const request = createRequest()
   const text = new TextDecoder().decode(body)
   return formatMessage(`${request.method} ${request.url}`, [...request.headers], text)
 }

@@ -1,10 +1,13 @@
-/** Signs an order: its body, its key and its signature are the same in every attempt. */
+/** Signs an order: its body and its key are the same in every attempt. */
 import { createHmac } from 'node:crypto'
+
+/** Creates the headers that sign a request with this body. */
+export type Signer = (request: Request, body: Uint8Array) => Record<string, string>
 
 /** An order that is ready to be sent, any number of times. */
 export interface SignedOrder {
-  /** has no body, because a `Request` can send its body only once */
-  request: Request
+  /** Creates a request that is signed now. It has no body, because a `Request` can send its body only once. */
+  createRequest(): Request
   body: Uint8Array<ArrayBuffer>
 }
 
@@ -17,8 +20,13 @@ export function sign(body: Uint8Array, secret: string): string {
   return createHmac('sha256', secret).update(body).digest('hex')
 }
 
+/** Creates a signer with the secret that all clients of `X-Signature` share. */
+export function createSecretSigner(secret: string): Signer {
+  return (_, body) => ({ 'X-Signature': sign(body, secret) })
+}
+
 /**
- * Signs an order and adds its idempotency key.
+ * Adds an idempotency key to an order, and a signature to each of its requests.
  *
  * @param url address of the service, such as http://127.0.0.1:8080
  * @param key the idempotency key: a new one for each new order
@@ -28,17 +36,22 @@ export function signOrder(
   url: string,
   key: string,
   body: Uint8Array<ArrayBuffer>,
-  secret: string,
+  signer: Signer,
 ): SignedOrder {
-  const request = new Request(`${url.replace(/\/+$/, '')}/orders`, {
+  const unsigned = new Request(`${url.replace(/\/+$/, '')}/orders`, {
     method: 'POST',
-    headers: {
-      'Content-Type': 'application/json',
-      'Idempotency-Key': key,
-      'X-Signature': sign(body, secret),
-    },
+    headers: { 'Content-Type': 'application/json', 'Idempotency-Key': key },
     // A followed redirect could turn the POST into a GET (RFC 9110 §15.4.2).
     redirect: 'manual',
   })
-  return { request, body }
+  return {
+    body,
+    createRequest() {
+      const request = unsigned.clone()
+      for (const [name, value] of Object.entries(signer(request, body))) {
+        request.headers.set(name, value)
+      }
+      return request
+    },
+  }
 }

@@ -2,7 +2,13 @@
 import { readFile } from 'node:fs/promises'
 import { getErrorCode } from '../error-code.ts'
 import { StartError } from '../start-error.ts'
-import { KeyRuleError, parseJsonWebKey, type VerificationKey } from './json-web-key.ts'
+import {
+  isKeyId,
+  KEY_ID_RULE,
+  KeyRuleError,
+  parseJsonWebKey,
+  type VerificationKey,
+} from './json-web-key.ts'
 
 /** Who a request comes from: the owner of idempotency keys, orders and a rate limit. */
 export interface Client {
@@ -31,9 +37,6 @@ export const CLIENT_ID_RULE = '1 to 64 of the characters A-Z a-z 0-9 . _ -'
 /** Whether a value is a well-formed client id, as `CLIENT_ID_RULE` says. */
 export const isClientId = (id: unknown): id is string =>
   typeof id === 'string' && CLIENT_ID.test(id)
-
-/** What the parameter `keyid` of a signature can have, without the characters that it would escape. */
-const KEY_ID = /^[ !#-[\]-~]{1,255}$/
 
 /** As for `RATE_LIMIT_MAX`. */
 const MAX_RATE_LIMIT = 1_000_000_000
@@ -86,9 +89,7 @@ const CLIENT_MEMBERS = ['id', 'rate_limit_max', 'keys']
 /** @throws {StartError} */
 function addKey({ keys }: Clients, client: Client, place: string, jwk: Record<string, unknown>) {
   const { kid } = jwk
-  if (typeof kid !== 'string' || !KEY_ID.test(kid)) {
-    throw brokenRule(`${place}.kid`, 'must be 1 to 255 ASCII characters without " and \\')
-  }
+  if (!isKeyId(kid)) throw brokenRule(`${place}.kid`, KEY_ID_RULE)
   if (keys.has(kid)) throw brokenRule(`${place}.kid`, 'must be different from the others')
   try {
     keys.set(kid, { ...parseJsonWebKey(jwk), client })

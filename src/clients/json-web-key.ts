@@ -21,6 +21,13 @@ export class KeyRuleError extends Error {
   }
 }
 
+/** What the parameter `keyid` of a signature can have, without the characters that it would escape. */
+const KEY_ID = /^[ !#-[\]-~]{1,255}$/
+export const KEY_ID_RULE = 'must be 1 to 255 ASCII characters without " and \\'
+
+/** Whether a value is a well-formed `kid`, as `KEY_ID_RULE` says. */
+export const isKeyId = (kid: unknown): kid is string => typeof kid === 'string' && KEY_ID.test(kid)
+
 /** An HMAC-SHA256 key that is shorter than the hash weakens it (RFC 2104 §3). */
 const MIN_SECRET_BYTES = 32
 /** The size of a point of Ed25519 (RFC 8037 §2), and of a coordinate of P-256 (RFC 7518 §6.2.1.2). */

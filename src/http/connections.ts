@@ -21,9 +21,15 @@ export interface Connections {
   waitUntilNone(): Promise<void>
 }
 
+/** The requests of one connection. Their responses are sent in the order of the requests. */
+interface Requests {
+  inFlight: number
+  last: IncomingMessage | undefined
+}
+
 /** Starts to track connections. The caller adds each new connection and calls `admit` before it handles a request. */
 export function trackConnections(): Connections {
-  const requestsBySocket = new Map<Socket, Set<IncomingMessage>>()
+  const requestsBySocket = new Map<Socket, Requests>()
   let resolveNone: (() => void) | undefined
 
   function removeConnection(this: Socket): void {
@@ -31,16 +37,20 @@ export function trackConnections(): Connections {
     if (requestsBySocket.size === 0) resolveNone?.()
   }
   function removeRequest(this: ServerResponse): void {
-    requestsBySocket.get(this.req.socket)?.delete(this.req)
+    const requests = requestsBySocket.get(this.req.socket)
+    if (requests && --requests.inFlight === 0) requests.last = undefined
   }
-  const hasRequestInFlight = (socket: Socket) =>
-    [...(requestsBySocket.get(socket) ?? [])].some(({ complete }) => complete)
+  /** Only the last request can be incomplete. */
+  function hasRequestInFlight(socket: Socket): boolean {
+    const { inFlight = 0, last } = requestsBySocket.get(socket) ?? {}
+    return inFlight > 1 || (inFlight === 1 && last?.complete === true)
+  }
 
   return {
     add(socket) {
       // Node keeps the address after it was read once. After a reset, it can no longer be read.
       if (socket.remoteAddress === undefined) return void socket.destroy()
-      requestsBySocket.set(socket, new Set())
+      requestsBySocket.set(socket, { inFlight: 0, last: undefined })
       socket.once('close', removeConnection)
     },
     admit(request, response) {
@@ -48,11 +58,12 @@ export function trackConnections(): Connections {
       const requests = requestsBySocket.get(socket)
       // Node goes on delivering the requests that it read before the connection was closed.
       if (requests === undefined || socket.destroyed) return false
-      if (requests.size === MAX_REQUESTS_PER_CONNECTION) {
+      if (requests.inFlight === MAX_REQUESTS_PER_CONNECTION) {
         socket.destroy()
         return false
       }
-      requests.add(request)
+      requests.inFlight++
+      requests.last = request
       response.on('close', removeRequest)
       return true
     },

@@ -1,6 +1,5 @@
 /** A graceful end: refuses new requests, finishes those in flight, and closes every connection in time. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { FINISH_TIMEOUT_MS, IDLE_CONNECTION_GRACE_MS } from '../limits.ts'
 import type { Connections } from './connections.ts'
@@ -11,26 +10,37 @@ declare module 'fastify' {
     /** served during overload and shutdown, too */
     isAlwaysServed?: boolean
   }
+  interface FastifyRequest {
+    isInFlight: boolean
+  }
 }
 
 /** Register it after what handlers use: that is closed when they have finished. */
 export const shutdown = fastifyPlugin(
   async (app, { connections }: { connections: Connections }) => {
-    const requestsInFlight = new Set<FastifyRequest>()
+    // Not a `Set` of them: see docs/performance.md.
+    let requestsInFlight = 0
     let isClosing = false
     let finishTimer: NodeJS.Timeout | undefined
     let endWait = () => {}
 
+    function endRequests(count: number): void {
+      requestsInFlight -= count
+      if (requestsInFlight === 0) endWait()
+    }
+
+    app.decorateRequest('isInFlight', false)
     app.addHook('onRequest', (request, _reply, done) => {
-      requestsInFlight.add(request)
+      request.isInFlight = true
+      requestsInFlight++
       if (!isClosing || request.routeOptions.config.isAlwaysServed) return done()
       done(problems.shuttingDown())
     })
 
     // Also called for a client that has disconnected.
     app.addHook('onSend', (request, reply, _payload, done) => {
-      requestsInFlight.delete(request)
-      if (requestsInFlight.size === 0) endWait()
+      if (request.isInFlight) endRequests(1)
+      request.isInFlight = false // the hook runs again for an error of another one
       if (isClosing) reply.header('connection', 'close')
       done()
     })
@@ -39,8 +49,7 @@ export const shutdown = fastifyPlugin(
       isClosing = true
       finishTimer = setTimeout(() => {
         app.server.closeAllConnections()
-        requestsInFlight.clear()
-        endWait()
+        endRequests(requestsInFlight)
       }, FINISH_TIMEOUT_MS)
       await Promise.race([connections.waitUntilNone(), sleep(IDLE_CONNECTION_GRACE_MS)])
       connections.closeUnused()
@@ -48,7 +57,7 @@ export const shutdown = fastifyPlugin(
 
     // All connections are closed; the handlers of clients that have disconnected may still be running.
     app.addHook('onClose', async () => {
-      if (requestsInFlight.size > 0) await new Promise<void>((resolve) => (endWait = resolve))
+      if (requestsInFlight > 0) await new Promise<void>((resolve) => (endWait = resolve))
       clearTimeout(finishTimer)
     })
   },

@@ -34,6 +34,12 @@ const CONTENT = {
   },
 }
 
+/**
+ * The example of a header that the usual response does not have. A mock server sends all headers: without an
+ * example it would invent a value, and with that of a repeat each of its responses would be a replay.
+ */
+const ABSENT = ['']
+
 /** Either of the two schemes. */
 const SECURITY = [{ signature: [] }, { messageSignature: [] }]
 
@@ -88,14 +94,14 @@ export function createOrderSchema(
           },
           'Idempotency-Replayed': {
             type: 'string',
-            enum: ['true'],
-            examples: ['true'],
-            description: 'on a repeat; never on a first response',
+            description: '`true` on a repeat; never on a first response',
+            examples: ABSENT,
           },
           'Preference-Applied': {
             type: 'string',
-            description: 'the wait that `Prefer` was granted',
-            examples: ['wait=10'],
+            description:
+              'the wait that `Prefer` was granted, such as `wait=10`; only if it was granted',
+            examples: ABSENT,
           },
           ...SIGNED_HEADERS,
         },

@@ -119,6 +119,19 @@ describe('the command', () => {
     )
   })
 
+  test('signs with the key of a client, which keygen printed', async () => {
+    const [privateKey = '', entry] = (await runBinary(['keygen', 'shop-1'])).stdout.split('\n')
+    const folder = await createTemporaryFolder()
+    await writeFile(join(folder, 'key.json'), privateKey)
+    await writeFile(join(folder, 'clients.json'), `{"clients":[${entry}]}`)
+    const { port } = await startService({ env: { CLIENTS_FILE: join(folder, 'clients.json') } })
+    const flags = ['--url', `http://127.0.0.1:${port}`, '--client-key', 'key.json']
+    const { code, stdout, stderr } = await runBinary(['order', ...ITEM, ...flags], {}, folder)
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+    expect(stdout).toContain('\nsignature-input: sig1=("@method" "@authority" "@path" ')
+    expect(stdout).toContain('New order created.')
+  })
+
   test.each<[string, { file?: Buffer; env?: Record<string, string> }]>([
     ['--secret-file: a secret must be UTF-8', { file: Buffer.from('caf\xe9\n', 'latin1') }],
     [

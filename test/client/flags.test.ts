@@ -14,8 +14,8 @@ describe('the flags', () => {
       timeoutMs: 10_000,
       repeat: undefined,
       json: false,
-      order: { request: { url: 'http://127.0.0.1:8080/orders' } },
     })
+    expect(first.order.createRequest().url).toBe('http://127.0.0.1:8080/orders')
     expect(second.key).not.toBe(first.key)
   })
 
@@ -53,7 +53,14 @@ describe('the flags', () => {
       '--secret-file cannot be combined with --secret',
       [...ITEM, '--secret-file', 'a', '--secret', 'b'],
     ],
-    ['only one of --file and --secret-file', ['--file', '-', '--secret-file', '-']],
+    ['--file cannot read stdin if', ['--file', '-', '--secret-file', '-']],
+    ['--file cannot read stdin if', ['--file', '-', '--client-key', '-']],
+    ['--client-key cannot be read', [...ITEM, '--client-key', '/nowhere/key']],
+    ['--client-key: the file must be one JSON object', [...ITEM, '--client-key', '/dev/null']],
+    [
+      '--secret cannot be combined with --client-key',
+      [...ITEM, '--secret', 'a', '--client-key', 'b'],
+    ],
     ['--url must be a URL', [...ITEM, '--url', '127.0.0.1:8080']],
     ['--url must be a URL', [...ITEM, '--url', 'ftp://127.0.0.1']],
     ['--url must be a URL', [...ITEM, '--url', 'http://user:word@127.0.0.1']],

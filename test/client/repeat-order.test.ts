@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { isExactlyOnce, repeatOrder } from '../../src/client/repeat-order.ts'
 import { explainRefusals, formatRepeatResult } from '../../src/client/report.ts'
-import { signOrder } from '../../src/client/sign.ts'
+import { createSecretSigner, signOrder } from '../../src/client/sign.ts'
 import { newKey, ORDER, SECRET } from '../support/client.ts'
 import { startService } from '../support/service.ts'
 import {
@@ -14,7 +14,8 @@ import {
 } from './scripted-server.ts'
 
 const BYTES = new TextEncoder().encode(JSON.stringify(ORDER))
-const signNewOrder = (url: string) => signOrder(url, newKey(), BYTES, SECRET)
+const SIGNER = createSecretSigner(SECRET)
+const signNewOrder = (url: string) => signOrder(url, newKey(), BYTES, SIGNER)
 const OPTIONS = { concurrency: 1, timeoutMs: 10_000 }
 
 describe('an order that is sent many times', () => {

@@ -1,7 +1,7 @@
 /** An HTTP server with scripted responses. */
 import { ok } from 'node:assert/strict'
 import { once } from 'node:events'
-import { createServer, type ServerResponse } from 'node:http'
+import { createServer, type IncomingHttpHeaders, type ServerResponse } from 'node:http'
 import { onTestFinished } from 'vitest'
 
 /** What the server does when a request has arrived. */
@@ -40,17 +40,27 @@ export const truncateResponse: Step = (response) => {
 
 export const neverRespond: Step = () => {}
 
+/** A request as it arrived. */
+interface Arrival {
+  path: string
+  key: unknown
+  signature: unknown
+  headers: IncomingHttpHeaders
+  body: Buffer
+}
+
 /**
  * Starts a server that runs the next step for each request, and the last step for all further ones.
  *
  * @returns `requests`: those that have arrived so far
  */
 export async function startScriptedServer(...script: Step[]) {
-  const requests: { path: string; key: unknown; signature: unknown; body: Buffer }[] = []
+  const requests: Arrival[] = []
   const server = createServer(async (request, response) => {
     const body = Buffer.concat(await request.toArray())
     const { 'idempotency-key': key, 'x-signature': signature } = request.headers
-    requests.push({ path: `${request.method} ${request.url}`, key, signature, body })
+    const path = `${request.method} ${request.url}`
+    requests.push({ path, key, signature, headers: request.headers, body })
     script[Math.min(requests.length, script.length) - 1]?.(response)
   })
   server.listen(0, '127.0.0.1')

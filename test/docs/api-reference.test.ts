@@ -154,6 +154,14 @@ describe('the OpenAPI document', () => {
     }
   })
 
+  test('has no example of a header that a first response does not have', async () => {
+    const { responses } = await createOrder()
+    const { headers } = responses[201]
+    for (const name of ['Idempotency-Replayed', 'Preference-Applied']) {
+      expect(headers[name].schema.examples).toEqual([''])
+    }
+  })
+
   test('has the routes of the contract and none of the pages', async () => {
     const { port } = await startService()
     const { paths } = (await get(port, '/openapi.json')).json

@@ -5,6 +5,7 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import type { TestProject } from 'vitest/node'
 import { chromiumPath } from './chromium.ts'
+import { hasCurl, hasGo, hasPython, hasPythonCryptography } from './languages.ts'
 import { hasPatroni } from './patroni.ts'
 import { pgbouncerProgram } from './pgbouncer.ts'
 import { postgresPrograms } from './postgres-node.ts'
@@ -56,6 +57,14 @@ export default async function setup(project: TestProject) {
   if (!hasPatroni) {
     reportMissing('THE CHECK OF THE FILES OF PATRONI IS LEFT OUT: no patroni, etcd or haproxy.')
   }
+  if (!hasCurl) {
+    reportMissing('THE CLIENT WITH CURL IS NOT TESTED: no curl or no openssl on the PATH.')
+  }
+  if (!hasPython) reportMissing('THE CLIENT IN PYTHON IS NOT TESTED: no python3 on the PATH.')
+  else if (!hasPythonCryptography) {
+    report('THE CLIENT IN PYTHON IS NOT TESTED WITH ED25519: python3 has no package cryptography.')
+  }
+  if (!hasGo) report('THE CLIENT IN GO IS NOT TESTED: no go on the PATH.')
   process.env.TMPDIR = servers.folder // also of the processes that run the tests
   project.provide('postgresUrl', servers.postgresUrl)
   project.provide('redisUrl', servers.redisUrl ?? '')
@@ -85,5 +94,7 @@ async function startServers(): Promise<{ servers: Servers; stop: () => Promise<v
 /** Reports loudly what cannot be tested here; in CI, where everything must be, that is a failure. */
 function reportMissing(what: string): void {
   if (process.env.CI) throw new Error(what)
-  console.error(`\n${what}\n`)
+  report(what)
 }
+
+const report = (what: string) => console.error(`\n${what}\n`)

@@ -1,0 +1,104 @@
+/** Signs with a key of the client: HTTP message signatures (RFC 9421). */
+import {
+  createHmac,
+  createPrivateKey,
+  createPublicKey,
+  hash,
+  type KeyObject,
+  sign,
+} from 'node:crypto'
+import {
+  isKeyId,
+  KEY_ID_RULE,
+  type KeyAlgorithm,
+  KeyRuleError,
+  parseJsonWebKey,
+} from '../clients/json-web-key.ts'
+import type { Signer } from './sign.ts'
+
+/** The key with which a client signs: a private key, or a secret. */
+export interface SigningKey {
+  kid: string
+  algorithm: KeyAlgorithm
+  key: KeyObject
+}
+
+/**
+ * Parses the file of a client: a private key or a secret, as a JSON Web Key (RFC 7517).
+ *
+ * @throws {KeyRuleError} that names the member
+ */
+export function parseSigningKey(text: string): SigningKey {
+  const { d, ...jwk } = parseObject(text)
+  const { kid } = jwk
+  if (!isKeyId(kid)) throw new KeyRuleError('kid', KEY_ID_RULE)
+  const { algorithm, key } = parseJsonWebKey(jwk)
+  return { kid, algorithm, key: algorithm === 'hmac-sha256' ? key : importPrivateKey(jwk, d, key) }
+}
+
+/** @throws {KeyRuleError} */
+function parseObject(text: string): Record<string, unknown> {
+  try {
+    const value: unknown = JSON.parse(text)
+    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return { ...value }
+  } catch {
+    // It has the same rule.
+  }
+  throw new KeyRuleError(
+    undefined,
+    'must be one JSON object: the first line that order-once keygen prints',
+  )
+}
+
+/** @throws {KeyRuleError} */
+function importPrivateKey(publicJwk: object, d: unknown, publicKey: KeyObject): KeyObject {
+  if (d === undefined) {
+    throw new KeyRuleError(
+      'd',
+      'must be here: it is the private key, without which nothing is signed',
+    )
+  }
+  try {
+    const key = createPrivateKey({ key: { ...publicJwk, d: `${d}` }, format: 'jwk' })
+    if (createPublicKey(key).equals(publicKey)) return key
+  } catch {
+    // It has the same rule.
+  }
+  throw new KeyRuleError('d', 'must be the private key of the public key in this file')
+}
+
+/** By their names in the registry of RFC 9421 §6.2. */
+const ALGORITHMS: Record<KeyAlgorithm, (key: KeyObject, base: Buffer) => Buffer> = {
+  'hmac-sha256': (key, base) => createHmac('sha256', key).update(base).digest(),
+  'ecdsa-p256-sha256': (key, base) => sign('sha256', base, { key, dsaEncoding: 'ieee-p1363' }),
+  ed25519: (key, base) => sign(null, base, key),
+}
+
+/**
+ * Creates a signer with a key of the client. A signature covers what the service requires of a POST, and has the
+ * time at which it is made.
+ */
+export function createMessageSigner({ kid, algorithm, key }: SigningKey): Signer {
+  return ({ method, url, headers }, body) => {
+    const { host, pathname } = new URL(url)
+    const digest = `sha-256=:${hash('sha256', body, 'base64')}:`
+    const components = {
+      '@method': method,
+      '@authority': host,
+      '@path': pathname,
+      'content-digest': digest,
+      'content-type': headers.get('content-type'),
+      'idempotency-key': headers.get('idempotency-key'),
+    }
+    const names = Object.keys(components).map((name) => `"${name}"`)
+    const created = Math.floor(Date.now() / 1000)
+    const input = `(${names.join(' ')});created=${created};keyid="${kid}"`
+    const lines = Object.entries(components).map(([name, value]) => `"${name}": ${value}\n`)
+    const base = Buffer.from(`${lines.join('')}"@signature-params": ${input}`)
+    return {
+      'Content-Digest': digest,
+      'Signature-Input': `sig1=${input}`,
+      Signature: `sig1=:${ALGORITHMS[algorithm](key, base).toString('base64')}:`,
+    }
+  }
+}

@@ -1,0 +1,134 @@
+import { execFileSync } from 'node:child_process'
+import { mkdtemp, readdir, readFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { beforeAll, describe, expect, test } from 'vitest'
+import { newKey, ORDER, SECRET } from '../support/client.ts'
+import { writeClientsFile } from '../support/clients-file.ts'
+import { hasCurl, hasGo, hasPython, hasPythonCryptography } from '../support/languages.ts'
+import { createKey } from '../support/message-signature.ts'
+import { writePrivateKey } from '../support/private-key.ts'
+import { startService } from '../support/service.ts'
+import {
+  listUselessRetries,
+  loseResponse,
+  respond,
+  runClient,
+  startUnreliableProxy,
+} from './unreliable-proxy.ts'
+
+const FOLDER = new URL('../../docs/clients/', import.meta.url)
+const locate = (name: string) => fileURLToPath(new URL(name, FOLDER))
+const BODY = JSON.stringify({ ...ORDER, item: 'a “book”' })
+
+/** Three programs at a time, which start many others, on a slow machine. */
+const TIMEOUT_MS = 120_000
+
+/** The program in Go, compiled. */
+let goProgram = ''
+
+beforeAll(async () => {
+  if (!hasGo) return
+  goProgram = join(await mkdtemp(join(tmpdir(), 'order-once-go-')), 'order')
+  execFileSync('go', ['build', '-o', goProgram, locate('order.go')])
+})
+
+interface Language {
+  name: string
+  isInstalled: boolean
+  /** what has to be run */
+  findCommand: () => string[]
+  /** whether it can sign with Ed25519 */
+  hasEd25519?: boolean
+}
+
+const LANGUAGES: Language[] = [
+  {
+    name: 'curl and openssl',
+    isInstalled: hasCurl,
+    findCommand: () => ['bash', locate('order.sh')],
+  },
+  {
+    name: 'Node',
+    isInstalled: true,
+    findCommand: () => [process.execPath, locate('order.mjs')],
+  },
+  {
+    name: 'Python',
+    isInstalled: hasPython,
+    findCommand: () => ['python3', locate('order.py')],
+    hasEd25519: hasPythonCryptography,
+  },
+  { name: 'Go', isInstalled: hasGo, findCommand: () => [goProgram] },
+]
+
+describe.each(LANGUAGES.filter(({ isInstalled }) => isInstalled))(
+  'the client in $name',
+  { timeout: TIMEOUT_MS },
+  ({ findCommand, hasEd25519 = true }) => {
+    test('creates one order, with either scheme, although the first attempts fail', async () => {
+      const keys = [createKey('hmac', 'hmac-sha256'), ...(hasEd25519 ? [createKey('ed25519')] : [])]
+      const { port, database } = await startService({
+        env: {
+          HMAC_SECRET: SECRET,
+          CLIENTS_FILE: await writeClientsFile([{ id: 'shop-1', keys }]),
+        },
+      })
+      const { url, listArrivals } = await startUnreliableProxy(
+        port,
+        ...[loseResponse, respond(503, '1'), respond(429, '0'), respond(409, '0')],
+      )
+      const signers = [
+        { HMAC_SECRET: SECRET },
+        ...(await Promise.all(keys.map(writePrivateKey))).map((path) => ({ CLIENT_KEY: path })),
+      ]
+
+      const created = signers.map(async (signer) => {
+        const key = newKey()
+        const env = { ...signer, ORDER_URL: url }
+        const { code, stdout, stderr } = await runClient(findCommand(), { key, body: BODY, env })
+        expect({ code, stderr }).toMatchObject({ code: 0 })
+        const arrivals = listArrivals(key)
+        expect(arrivals.map(({ body }) => body)).toEqual(Array(5).fill(BODY))
+        expect(arrivals.every(({ headers }) => headers.prefer === 'wait=10')).toBe(true)
+        const times = arrivals.map(({ at }) => at)
+        expect((times[2] as number) - (times[1] as number)).toBeGreaterThanOrEqual(990) // Retry-After: 1
+        if ('CLIENT_KEY' in signer) expect(new Set(arrivals.map(readCreated)).size).not.toBe(1)
+        return { key, order: JSON.parse(stdout).order }
+      })
+
+      const rows = await Promise.all(created)
+      const orders = await database.sql`select id, idempotency_key, item from orders`
+      expect(orders).toHaveLength(signers.length)
+      for (const { key, order } of rows) {
+        expect(orders).toContainEqual({ id: order.id, idempotency_key: key, item: 'a “book”' })
+      }
+    })
+
+    test('ends with 1 after one attempt that no retry can help', async () => {
+      const { port } = await startService()
+      const attempts = listUselessRetries(BODY).map(async ({ body, script }) => {
+        const { url, listArrivals } = await startUnreliableProxy(port, ...script)
+        const key = newKey()
+        const { code } = await runClient(findCommand(), { key, body, env: { ORDER_URL: url } })
+        return { code, attempts: listArrivals(key).length }
+      })
+      expect(await Promise.all(attempts)).toEqual(Array(3).fill({ code: 1, attempts: 1 }))
+    })
+  },
+)
+
+/** The time of a message signature. */
+const readCreated = ({ headers }: { headers: Record<string, unknown> }) =>
+  /;created=(\d+);/.exec(`${headers['signature-input']}`)?.[1]
+
+describe('docs/clients.md', () => {
+  test('shows the programs as they are', async () => {
+    const page = await readFile(new URL('../clients.md', FOLDER), 'utf8')
+    const shown = Array.from(page.matchAll(/^```\w+\n(.*?)^```$/gms), ([, text]) => text)
+    for (const name of await readdir(FOLDER)) {
+      expect(shown).toContain(await readFile(locate(name), 'utf8'))
+    }
+  })
+})
