@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { freePort } from '../../src/stores/embedded/free-port.ts'
 import { until } from '../support/until.ts'
-import { type Case, CLIENTS, CLIENTS_FILE } from './cases.ts'
+import { type Case, CLIENTS, CLIENTS_FILE, SECRET } from './cases.ts'
 import { readCpuTime } from './cpu-time.ts'
 import type { Database, Stores } from './stores.ts'
 
@@ -49,6 +49,7 @@ export async function startService(
     WORKERS: `${processes}`,
     DATABASE_URL: database.postgresUrl,
     REDIS_URL: database.redisUrl,
+    HMAC_SECRET: SECRET,
     RATE_LIMIT_MAX: isNew ? 'off' : '1000000000',
     // Responses to wrong signatures are measured, not their limit.
     SIGNATURE_FAILURES_MAX: '1000000000',
