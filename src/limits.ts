@@ -1,6 +1,9 @@
 /** Time limits and sizes that depend on each other. test/limits.test.ts checks their sums. */
 
-/** How long one query to Postgres may take, with all of its attempts (three at most). */
+/**
+ * How long one query to Postgres may take, with all of its attempts (three at most). A request that makes two still
+ * has its response before clients give up, commonly after 10 s.
+ */
 export const QUERY_TIMEOUT_MS = 3_000
 
 /** How long Postgres may run one statement: it ends before its query times out, and the connection stays. */
@@ -33,7 +36,7 @@ export const REQUEST_TIMEOUT_MS = 15_000
 /** Longer than the longest response takes: a duplicate waits up to 30 s, and then its handler runs. */
 export const STALLED_CONNECTION_TIMEOUT_MS = 45_000
 
-/** Headers are small. */
+/** Headers are small: they get less time than a whole request. */
 export const HEADERS_TIMEOUT_MS = 10_000
 
 /** The size of all headers of a request, in bytes: Node's default, set so that it stays. */

@@ -1,5 +1,10 @@
 /** The reconciliation: finds orders that Redis remembers and Postgres has lost, and restores them. */
-import { createRecordFormat, ForeignRecordError, type RunQuery } from '@order-once/idempotency'
+import {
+  createRecordFormat,
+  ForeignRecordError,
+  getRecordName,
+  type RunQuery,
+} from '@order-once/idempotency'
 import { withDeadline } from '@order-once/idempotency/batching'
 import type { Redis } from 'ioredis'
 import type postgres from 'postgres'
@@ -23,7 +28,7 @@ const BATCH_SIZE = 500
 /** Longer than Postgres takes for a batch on a slow disk, or for a lock that ends. */
 const BATCH_TIMEOUT_MS = 30_000
 
-const PREFIX = 'idemp:'
+const PREFIX = getRecordName('')
 
 /** A missing order, and what became of it. */
 export type FoundOrder = MissingOrder & { isRestored: boolean }
