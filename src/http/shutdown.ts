@@ -24,11 +24,6 @@ export const shutdown = fastifyPlugin(
     let finishTimer: NodeJS.Timeout | undefined
     let endWait = () => {}
 
-    function endRequests(count: number): void {
-      requestsInFlight -= count
-      if (requestsInFlight === 0) endWait()
-    }
-
     app.decorateRequest('isInFlight', false)
     app.addHook('onRequest', (request, _reply, done) => {
       request.isInFlight = true
@@ -39,8 +34,8 @@ export const shutdown = fastifyPlugin(
 
     // Also called for a client that has disconnected.
     app.addHook('onSend', (request, reply, _payload, done) => {
-      if (request.isInFlight) endRequests(1)
-      request.isInFlight = false // the hook runs again for an error of another one
+      if (request.isInFlight && --requestsInFlight === 0) endWait()
+      request.isInFlight = false // the hook runs again for an error of another onSend hook
       if (isClosing) reply.header('connection', 'close')
       done()
     })
@@ -49,7 +44,9 @@ export const shutdown = fastifyPlugin(
       isClosing = true
       finishTimer = setTimeout(() => {
         app.server.closeAllConnections()
-        endRequests(requestsInFlight)
+        // A later `onSend` of these requests makes the count negative: `onClose` waits only for a positive one.
+        requestsInFlight = 0
+        endWait()
       }, FINISH_TIMEOUT_MS)
       await Promise.race([connections.waitUntilNone(), sleep(IDLE_CONNECTION_GRACE_MS)])
       connections.closeUnused()

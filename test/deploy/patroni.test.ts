@@ -1,10 +1,10 @@
 import { execFile } from 'node:child_process'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { fillPatroni, haproxy, hasPatroni, patroni, placeMembers } from '../support/patroni.ts'
+import { createTemporaryFolder } from '../support/process.ts'
 
 // `npm run test:failover` runs the programs with these files.
 
@@ -16,19 +16,13 @@ function run(command: string | undefined, ...args: string[]): Promise<string> {
   })
 }
 
-async function createFolder(): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), 'patroni-'))
-  onTestFinished(() => rm(folder, { recursive: true }))
-  return folder
-}
-
 describe.runIf(hasPatroni)('the files for Patroni', () => {
   test('are accepted by HAProxy, without a warning', async () => {
     expect(await run(haproxy, '-c', '-f', PROXY_FILE)).toBe('Configuration file is valid\n')
   })
 
   test('have what Patroni needs, on free ports of this machine', async () => {
-    const folder = await createFolder()
+    const folder = await createTemporaryFolder()
     const places = await placeMembers(folder)
     const [first] = places
     const text = first && (await fillPatroni(places, first))

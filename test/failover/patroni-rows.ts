@@ -15,8 +15,7 @@ export const patroniRows: Row[] = Object.entries(WAYS).flatMap(([way, url]) =>
     name: `Patroni, ${way}, ${failover}`,
     missing: hasPatroni ? undefined : 'one of Patroni, etcd, HAProxy and PostgreSQL',
     async start(onEnd) {
-      const cluster = await startPatroni()
-      onEnd(() => cluster.stop())
+      const cluster = await startPatroni(onEnd)
       const redis = await RedisServer.start()
       onEnd(() => redis.kill())
       return {

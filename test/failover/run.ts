@@ -19,11 +19,13 @@ const FORCE_EXIT_AFTER_MS = 20_000
 
 async function main(stop: AbortController): Promise<boolean> {
   const { only, json } = readOptions()
-  const isChosen = (name: string) => only.length === 0 || only.some((text) => name.includes(text))
+  const chosen = [...ROWS.entries()].filter(
+    ([, { name }]) => only.length === 0 || only.some((text) => name.includes(text)),
+  )
+  if (chosen.length === 0) throw new Error(USAGE)
   const figures: Figures[] = []
   let hasPassed = true
-  for (const [index, row] of ROWS.entries()) {
-    if (!isChosen(row.name)) continue
+  for (const [index, row] of chosen) {
     if (row.missing !== undefined) {
       console.error(`\nTHE ROW IS LEFT OUT: ${row.name}: this machine lacks ${row.missing}.\n`)
       continue
@@ -35,7 +37,7 @@ async function main(stop: AbortController): Promise<boolean> {
     for (const miss of misses) console.log(`  FAILED: ${miss}`)
     hasPassed &&= misses.length === 0
   }
-  if (figures.length === 0) throw new Error(USAGE)
+  if (figures.length === 0) throw new Error('no row could run')
   console.log(`\n${formatTable(figures)}`)
   if (json) await writeFile(json, `${JSON.stringify(figures, undefined, 2)}\n`)
   return hasPassed

@@ -8,14 +8,15 @@ import { join } from 'node:path'
 import { parseEnv, promisify } from 'node:util'
 import postgres from 'postgres'
 import { freePort } from '../../src/stores/embedded/free-port.ts'
+import type { OnEnd } from '../failover/rows.ts'
 import { spawnChild } from './child-processes.ts'
 import { account, postgresPrograms } from './postgres-node.ts'
 import { until } from './until.ts'
 
 const FILES = new URL('../../docs/deploy/patroni/', import.meta.url)
 
-/** As many as the files have. */
-const MEMBERS = 3
+/** The members in the files. */
+const ADDRESSES = ['10.0.0.11', '10.0.0.12', '10.0.0.13']
 
 /** etcd elects, Patroni makes a database, and two standbys copy it. */
 const START_TIMEOUT_MS = 120_000
@@ -59,7 +60,6 @@ export interface PatroniCluster {
   switchOver(): Promise<number>
   /** Runs statements as the superuser on the primary. */
   administer<T>(statements: (sql: postgres.Sql) => Promise<T>): Promise<T>
-  stop(): Promise<void>
 }
 
 const OWNER = { name: 'order_once', password: 'order-once' }
@@ -70,8 +70,8 @@ const SUPERUSER = 'postgres:CHANGE-ME-1'
 /** Chooses free ports for the members. @param folder of all their files */
 export async function placeMembers(folder: string): Promise<MemberPlace[]> {
   const places: MemberPlace[] = []
-  for (let number = 1; number <= MEMBERS; number++) {
-    const name = `pg${number}`
+  for (const index of ADDRESSES.keys()) {
+    const name = `pg${index + 1}`
     const ports = [await freePort(), await freePort(), await freePort(), await freePort()]
     const [database, restApi, etcdClient, etcdPeer] = ports.map((port) => `127.0.0.1:${port}`)
     const addresses = { database, restApi, etcdClient, etcdPeer } as Omit<
@@ -109,19 +109,26 @@ function fillEtcd(places: MemberPlace[], place: MemberPlace): Promise<string> {
   ])
 }
 
+/** HAProxy needs root to become another user, and there may be no syslog. */
+const USER_AND_LOG = `    user haproxy
+    group haproxy
+    log /dev/log local0
+`
+
 const fillProxy = (places: MemberPlace[], address: string) =>
   fillFile('haproxy.cfg', [
     ['10.0.0.10:5432', address],
+    [USER_AND_LOG, ''],
     ...places.map(
       ({ database, restApi }, i) =>
         [
-          `10.0.0.1${i + 1}:5432 check port 8008`,
+          `${ADDRESSES[i]}:5432 check port 8008`,
           `${database} check port ${new URL(`http://${restApi}`).port}`,
         ] as [string, string],
     ),
   ])
 
-const listAddresses = (port: string) => [1, 2, 3].map((i) => `10.0.0.1${i}:${port}`).join()
+const listAddresses = (port: string) => ADDRESSES.map((address) => `${address}:${port}`).join()
 
 /** @throws if the file has none of what is to be replaced */
 async function fillFile(name: string, replacements: [string, string][]): Promise<string> {
@@ -133,25 +140,34 @@ async function fillFile(name: string, replacements: [string, string][]): Promise
   return text
 }
 
-/** Starts etcd, Patroni and HAProxy, and creates an empty database. */
-export async function startPatroni(): Promise<PatroniCluster> {
+/**
+ * Starts etcd, Patroni and HAProxy, and creates an empty database.
+ *
+ * @param onEnd takes what ends them, also if the start fails
+ */
+export async function startPatroni(onEnd: OnEnd): Promise<PatroniCluster> {
   const folder = await mkdtemp(join(tmpdir(), 'order-once-patroni-'))
+  onEnd(() => rm(folder, { recursive: true, force: true, maxRetries: 10 }))
   await chmod(folder, 0o755)
   const places = await placeMembers(folder)
+  const killServers = () => places.map(killServer).filter((pid) => pid !== undefined)
+  process.once('exit', killServers)
+  onEnd(async () => {
+    const pids = killServers()
+    await until(() => !pids.some((pid) => existsSync(`/proc/${pid}`)))
+    process.off('exit', killServers)
+  })
   const proxyAddress = `127.0.0.1:${await freePort()}`
-  const children: ChildProcess[] = []
   const start = (program: string | undefined, args: string[], env: NodeJS.ProcessEnv = {}) => {
     const options = { ...account, cwd: folder, stdio: 'ignore' as const }
     const child = spawnChild(String(program), args, {
       ...options,
       env: { PATH: process.env.PATH, ...env },
     })
-    children.push(child)
+    onEnd(() => end(child))
     return child
   }
   const configuration = ({ folder }: MemberPlace) => join(folder, 'patroni.yml')
-  const killServers = () => places.map(killServer).filter((pid) => pid !== undefined)
-  process.once('exit', killServers)
 
   for (const place of places) {
     await mkdir(place.folder, { mode: 0o700 })
@@ -184,7 +200,9 @@ export async function startPatroni(): Promise<PatroniCluster> {
     () =>
       withSuperuser(first, 'postgres', async (sql) => {
         const rows = await sql`select sync_state from pg_stat_replication where state = 'streaming'`
-        return rows.length === MEMBERS - 1 && rows.some(({ sync_state }) => sync_state === 'sync')
+        return (
+          rows.length === places.length - 1 && rows.some(({ sync_state }) => sync_state === 'sync')
+        )
       }).catch(() => false),
     START_TIMEOUT_MS,
   )
@@ -215,13 +233,6 @@ export async function startPatroni(): Promise<PatroniCluster> {
       return promotedAt
     },
     administer: async (statements) => withSuperuser(await waitForPrimary(), 'orders', statements),
-    async stop() {
-      for (const child of children) await end(child)
-      const pids = killServers()
-      await until(() => !pids.some((pid) => existsSync(`/proc/${pid}`)))
-      process.off('exit', killServers)
-      await rm(folder, { recursive: true, force: true, maxRetries: 10 })
-    },
   }
 }
 
