@@ -8,15 +8,17 @@ const [key, body] = process.argv.slice(2)
 
 const client = axios.create({ baseURL: ORDER_URL, timeout: 15_000, maxRedirects: 0 })
 axiosRetry(client, {
-  retries: 8, // the waits are then 51 s without jitter, if there is no Retry-After
-  shouldResetTimeout: true, // the time limit is for one attempt
+  retries: 8, // without Retry-After and jitter, the waits are 51 s: long enough for a restart
+  shouldResetTimeout: true, // the 15 s are for one attempt: longer than the wait=10 of Prefer
   retryDelay: axiosRetry.exponentialDelay, // at least Retry-After
-  retryCondition({ code, response }) {
-    if (!response) return code !== 'ERR_CANCELED'
+  retryCondition({ code, request, response }) {
+    // Without a request, an option or the URL is wrong.
+    if (!response) return request !== undefined && code !== 'ERR_CANCELED'
     const retryAfter = response.headers['retry-after']
     if (retryAfter > 60) return false // a longer wait than a minute is for the caller to decide
     if (response.status === 409) return retryAfter !== undefined
-    return [408, 429].includes(response.status) || response.status >= 500
+    // An error with a status below 300: the body is cut.
+    return [408, 429].includes(response.status) || response.status < 300 || response.status >= 500
   },
 })
 

@@ -15,10 +15,11 @@ const text = await got
       'X-Signature': createHmac('sha256', HMAC_SECRET).update(body).digest('hex'),
     },
     followRedirect: false,
-    timeout: { request: 15_000 }, // for one attempt
+    timeout: { request: 15_000 }, // for one attempt: longer than the wait=10 of Prefer
     retry: {
-      limit: 10,
+      limit: 10, // without Retry-After, the waits are at most 53 s: long enough for a restart
       methods: ['POST'],
+      errorCodes: [...got.defaults.options.retry.errorCodes, 'EHOSTUNREACH', 'ENETDOWN'],
       statusCodes: [408, 409, 429, 500, 502, 503, 504],
       maxRetryAfter: 60_000, // a longer wait is for the caller to decide
       calculateDelay({ attemptCount, error, retryAfter, computedValue }) {

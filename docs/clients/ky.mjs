@@ -4,7 +4,6 @@ import ky from 'ky'
 
 const { ORDER_URL = 'http://127.0.0.1:8080', HMAC_SECRET = 'super-secret-key' } = process.env
 const [key, body] = process.argv.slice(2)
-const RETRYABLE = [408, 409, 429, 500, 502, 503, 504]
 
 const response = await ky.post(new URL('/orders', ORDER_URL), {
   body,
@@ -15,12 +14,14 @@ const response = await ky.post(new URL('/orders', ORDER_URL), {
     'X-Signature': createHmac('sha256', HMAC_SECRET).update(body).digest('hex'),
   },
   redirect: 'manual',
-  timeout: 15_000, // for one attempt
+  timeout: 15_000, // for one attempt until its headers: longer than the wait=10 of Prefer
+  signal: AbortSignal.timeout(120_000), // for all attempts and the body
   retry: {
-    limit: 10,
+    limit: 10, // without Retry-After, the waits are at most 59 s: long enough for a restart
     methods: ['post'],
-    statusCodes: RETRYABLE,
-    afterStatusCodes: RETRYABLE, // those with which Retry-After counts
+    statusCodes: [408, 409, 429, 500, 502, 503, 504],
+    // Those with which the service sends Retry-After. With others ky would wait for X-RateLimit-Reset.
+    afterStatusCodes: [409, 429, 503],
     backoffLimit: 10_000,
     jitter: true,
     retryOnTimeout: true,

@@ -21,7 +21,7 @@ import (
 )
 
 var key, body = os.Args[1], os.Args[2]
-var orders = getenv("ORDER_URL", "http://127.0.0.1:8080") + "/orders"
+var orders = strings.TrimRight(getenv("ORDER_URL", "http://127.0.0.1:8080"), "/") + "/orders"
 
 func getenv(name, otherwise string) string {
 	if value := os.Getenv(name); value != "" {
@@ -52,9 +52,12 @@ func sign(header http.Header) {
 		header.Set("X-Signature", hex.EncodeToString(hmacSHA256(secret, body)))
 		return
 	}
-	var jwk struct{ Kid, K, D string }
+	var jwk struct{ Kid, Crv, K, D string }
 	if err := json.Unmarshal(must(os.ReadFile(os.Getenv("CLIENT_KEY"))), &jwk); err != nil {
 		log.Fatal(err)
+	}
+	if jwk.D != "" && jwk.Crv != "Ed25519" {
+		log.Fatalf("%s: the key must be Ed25519 or HMAC, not %s", os.Getenv("CLIENT_KEY"), jwk.Crv)
 	}
 	digest := sha256.Sum256([]byte(body))
 	header.Set("Content-Digest", "sha-256="+encode(digest[:]))
@@ -86,7 +89,7 @@ func sign(header http.Header) {
 }
 
 var client = http.Client{
-	Timeout:       15 * time.Second,
+	Timeout:       15 * time.Second, // longer than the wait=10 of Prefer
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
@@ -99,11 +102,13 @@ func send() (status int, retryAfter, text string) {
 	sign(request.Header) // anew for each attempt, because the signature has a time
 	response, err := client.Do(request)
 	if err != nil {
+		log.Print(err)
 		return 0, "", ""
 	}
 	defer response.Body.Close()
 	bytes, err := io.ReadAll(response.Body)
 	if err != nil {
+		log.Print(err)
 		return 0, "", ""
 	}
 	return response.StatusCode, response.Header.Get("Retry-After"), string(bytes)
@@ -114,8 +119,9 @@ func isRetryable(status int, retryAfter string) bool {
 }
 
 func main() {
+	log.SetFlags(0) // no time in front of the messages
 	rand.Seed(time.Now().UnixNano())
-	endsAt := time.Now().Add(2 * time.Minute)
+	endsAt := time.Now().Add(2 * time.Minute) // two windows of the rate limit
 	for backOff := 200 * time.Millisecond; ; {
 		status, retryAfter, text := send()
 		if !isRetryable(status, retryAfter) {
@@ -125,9 +131,13 @@ func main() {
 			}
 			return
 		}
-		seconds, _ := strconv.Atoi(retryAfter) // 0 if it is missing
+		seconds, _ := strconv.ParseUint(retryAfter, 10, 31) // 0 if it is missing, at most 2^31 - 1
 		wait := time.Duration(seconds)*time.Second + time.Duration(rand.Int63n(int64(backOff)))
-		fmt.Fprintf(os.Stderr, "status %d; next attempt in %s\n", status, wait)
+		result := "no response"
+		if status != 0 {
+			result = fmt.Sprintf("status %d", status)
+		}
+		log.Printf("%s; next attempt in %s", result, wait)
 		if time.Now().Add(wait).After(endsAt) {
 			os.Exit(1) // the result is unknown
 		}

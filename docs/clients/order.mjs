@@ -27,6 +27,10 @@ function makeSignature() {
   const input = `(${names.join(' ')});created=${created};keyid="${jwk.kid}"`
   const lines = Object.entries(components).map(([name, value]) => `"${name}": ${value}\n`)
   const base = `${lines.join('')}"@signature-params": ${input}`
+  if (jwk.d && jwk.crv !== 'Ed25519') {
+    console.error(`${CLIENT_KEY}: the key must be Ed25519 or HMAC, not ${jwk.crv}`)
+    process.exit(1)
+  }
   const signature = jwk.d
     ? sign(null, Buffer.from(base), createPrivateKey({ key: jwk, format: 'jwk' })) // Ed25519
     : hmac(Buffer.from(jwk.k, 'base64url'), base)
@@ -45,9 +49,11 @@ async function send() {
     Prefer: 'wait=10',
     ...makeSignature(), // anew for each attempt, because it has a time
   }
-  const signal = AbortSignal.timeout(15_000)
+  const signal = AbortSignal.timeout(15_000) // longer than the wait=10 of Prefer
+  // Not in the try block: an invalid key is no reason for a retry.
+  const request = new Request(url, { method: 'POST', headers, body, signal, redirect: 'manual' })
   try {
-    const response = await fetch(url, { method: 'POST', headers, body, signal, redirect: 'manual' })
+    const response = await fetch(request)
     const retryAfter = response.headers.get('retry-after')
     return { status: response.status, retryAfter, text: await response.text() }
   } catch (error) {
@@ -58,7 +64,7 @@ async function send() {
 const isRetryable = ({ status, retryAfter }) =>
   [408, 429].includes(status) || status >= 500 || (status === 409 && retryAfter !== null)
 
-const endsAt = performance.now() + 120_000
+const endsAt = performance.now() + 120_000 // two windows of the rate limit
 for (let backOffMs = 200; ; backOffMs = Math.min(2 * backOffMs, 10_000)) {
   const response = await send()
   if (response && !isRetryable(response)) {
@@ -67,7 +73,8 @@ for (let backOffMs = 200; ; backOffMs = Math.min(2 * backOffMs, 10_000)) {
     break
   }
   const waitMs = 1000 * (Number(response?.retryAfter) || 0) + Math.random() * backOffMs
-  console.error(`status ${response?.status}; next attempt in ${Math.round(waitMs)} ms`)
+  const result = response ? `status ${response.status}` : 'no response'
+  console.error(`${result}; next attempt in ${Math.round(waitMs)} ms`)
   if (performance.now() + waitMs > endsAt) {
     process.exitCode = 1 // the result is unknown
     break

@@ -27,6 +27,8 @@ def decode(text):
 def sign(jwk, base):
     """The algorithm is that of the key: Ed25519 if it has a member d, otherwise HMAC-SHA256."""
     if "d" in jwk:
+        if jwk.get("crv") != "Ed25519":
+            sys.exit(f"{key_file}: the key must be Ed25519 or HMAC, not {jwk.get('crv')}")
         # The package `cryptography`: the standard library has no Ed25519.
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -69,11 +71,12 @@ def send():
     }
     is_tls = url.scheme == "https"
     connect = http.client.HTTPSConnection if is_tls else http.client.HTTPConnection
-    connection = connect(url.netloc, timeout=15)
+    connection = connect(url.netloc, timeout=15)  # longer than the wait=10 of Prefer
     try:
         connection.request("POST", "/orders", body, headers)
         response = connection.getresponse()
-        return response.status, response.headers.get("Retry-After"), response.read().decode()
+        text = response.read().decode(errors="replace")  # the page of a proxy may not be UTF-8
+        return response.status, response.headers.get("Retry-After"), text
     finally:
         connection.close()
 
@@ -82,19 +85,21 @@ def is_retryable(status, retry_after):
     return status in (0, 408, 429) or status >= 500 or (status == 409 and retry_after is not None)
 
 
-ends_at = time.monotonic() + 120
+ends_at = time.monotonic() + 120  # two windows of the rate limit
 back_off = 0.2
 while True:
     try:
         status, retry_after, text = send()
     except (OSError, http.client.HTTPException) as error:
-        status, retry_after, text = 0, None, str(error)
+        print(error, file=sys.stderr)
+        status, retry_after, text = 0, None, ""
     if not is_retryable(status, retry_after):
         print(text)
         sys.exit(0 if status == 201 else 1)
-    seconds = int(retry_after) if (retry_after or "").isdigit() else 0
+    seconds = int(retry_after) if (retry_after or "").isdecimal() else 0
     wait = seconds + random.random() * back_off
-    print(f"status {status}; next attempt in {wait:.3f} s", file=sys.stderr)
+    result = f"status {status}" if status else "no response"
+    print(f"{result}; next attempt in {wait:.3f} s", file=sys.stderr)
     if time.monotonic() + wait > ends_at:
         sys.exit(1)  # the result is unknown
     time.sleep(wait)

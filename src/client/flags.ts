@@ -47,8 +47,9 @@ Service:
 
 Signature:
   --client-key FILE    sign with the key in FILE, by an HTTP message signature (RFC 9421);
-                       "-" reads stdin. FILE has the first line that "order-once keygen" prints:
-                       a private JSON Web Key of type Ed25519 or P-256, or a secret of type oct
+                       "-" reads stdin. FILE has what "order-once keygen" prints: the first line
+                       on stdout, which begins with {. It is a private JSON Web Key of type
+                       Ed25519 or P-256, or a secret of type oct
 
   Without this flag, sign with the shared secret (X-Signature):
   --secret-file FILE   read the shared secret from FILE; "-" reads stdin
@@ -236,7 +237,7 @@ async function readSigningKey(file: string): Promise<SigningKey> {
     return parseSigningKey(new TextDecoder().decode(bytes))
   } catch (error) {
     if (!(error instanceof KeyRuleError)) throw error
-    throw new UsageError(`--client-key: ${error.member ?? 'the file'} ${error.message}`)
+    throw new UsageError(`--client-key: ${error.member ?? 'the key'} ${error.message}`)
   }
 }
 

@@ -46,7 +46,7 @@ function parseObject(text: string): Record<string, unknown> {
   }
   throw new KeyRuleError(
     undefined,
-    'must be one JSON object: the first line that order-once keygen prints',
+    'must be one JSON object, such as the first line on stdout of order-once keygen, which begins with {',
   )
 }
 
@@ -84,7 +84,8 @@ export function createMessageSigner({ kid, algorithm, key }: SigningKey): Signer
     const digest = `sha-256=:${hash('sha256', body, 'base64')}:`
     const components = {
       '@method': method,
-      '@authority': host,
+      // Without these ports whatever the scheme, as the service reads it.
+      '@authority': host.replace(/:(80|443)$/, ''),
       '@path': pathname,
       'content-digest': digest,
       'content-type': headers.get('content-type'),

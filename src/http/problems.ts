@@ -89,7 +89,7 @@ export const PROBLEMS = {
     status: 415,
     title: 'The body is not application/json',
     explanation:
-      'Send the order as JSON, with Content-Type: application/json and without a Content-Encoding.',
+      'Send the order as JSON, with Content-Type: application/json and without a Content-Encoding other than identity.',
   },
   'misdirected-request': {
     status: 421,

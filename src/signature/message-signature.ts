@@ -6,9 +6,9 @@ import { ALGORITHMS } from './algorithms.ts'
 import { checkContentDigest } from './content-digest.ts'
 import {
   buildSignatureBase,
-  type Headers,
   hasQuery,
   joinHeaders,
+  type MessageHeaders,
   type SignedMessage,
 } from './signature-base.ts'
 import { parseSignatureInput, type SignatureInput } from './signature-input.ts'
@@ -71,7 +71,7 @@ export function verifyMessageSignature<Key extends VerificationKey>(
 }
 
 /** Reads the two headers. @throws {Problem} unless both have one signature, with the same label */
-function readSignature(headers: Headers): {
+function readSignature(headers: MessageHeaders): {
   input: SignatureInput
   signature: Buffer
 } {

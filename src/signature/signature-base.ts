@@ -32,7 +32,7 @@ export const parseAuthority = (host: string) => host.toLowerCase().replace(/:(80
 export const hasQuery = ({ target }: Pick<SignedMessage, 'target'>) => target.includes('?')
 
 /** The headers of a message, by their names in lower case. */
-export type Headers = Map<string, string>
+export type MessageHeaders = Map<string, string>
 
 /**
  * Builds the signature base of a message.
@@ -42,7 +42,7 @@ export type Headers = Map<string, string>
  */
 export function buildSignatureBase(
   message: SignedMessage,
-  headers: Headers,
+  headers: MessageHeaders,
   { components, serialized }: Pick<SignatureInput, 'components' | 'serialized'>,
 ): string {
   let base = ''
@@ -51,7 +51,7 @@ export function buildSignatureBase(
 }
 
 /** @throws {Problem} `signature-invalid` */
-function readComponent(message: SignedMessage, headers: Headers, name: string): string {
+function readComponent(message: SignedMessage, headers: MessageHeaders, name: string): string {
   const value = name.startsWith('@') ? DERIVED_COMPONENTS[name]?.(message) : headers.get(name)
   if (value === undefined) {
     throw problems.signatureInvalid(
@@ -69,8 +69,8 @@ function readComponent(message: SignedMessage, headers: Headers, name: string): 
  * first line of some headers. To look for each of hundreds of components in thousands of lines would let one small
  * request take 50 ms.)
  */
-export function joinHeaders({ rawHeaders }: SignedMessage): Headers {
-  const headers: Headers = new Map()
+export function joinHeaders({ rawHeaders }: SignedMessage): MessageHeaders {
+  const headers: MessageHeaders = new Map()
   for (let i = 0; i < rawHeaders.length; i += 2) {
     const name = (rawHeaders[i] as string).toLowerCase()
     const value = rawHeaders[i + 1] as string

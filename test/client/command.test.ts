@@ -1,17 +1,13 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { text } from 'node:stream/consumers'
-import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
 import { freePort } from '../../src/stores/embedded/free-port.ts'
 import { newKey, ORDER, sign } from '../support/client.ts'
 import { createTemporaryFolder, runBinary } from '../support/process.ts'
+import { runProgram } from '../support/run-program.ts'
 import { startService } from '../support/service.ts'
 import { ORDER_ID, refuseWith, respondCreated, startScriptedServer } from './scripted-server.ts'
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 /** The installed command `order-once`. */
 const BINARY = 'src/main.ts'
 const ITEM = ['--item', 'book', '--amount', '500']
@@ -23,22 +19,11 @@ interface RunOptions {
 }
 
 /** Runs a command in a process of its own, by default as `npm run order` does. */
-async function run(
+function run(
   args: string[],
   { entry = 'scripts/order.ts', stdin = '', env = {} }: RunOptions = {},
 ) {
-  const child = spawn(process.execPath, ['--import', 'tsx', entry, ...args], {
-    cwd: ROOT,
-    env: { PATH: process.env.PATH, ...env },
-  })
-  child.stdin.on('error', () => {}) // the command may exit before it has read stdin
-  child.stdin.end(stdin)
-  const [stdout, stderr] = await Promise.all([
-    text(child.stdout),
-    text(child.stderr),
-    once(child, 'close'),
-  ])
-  return { code: child.exitCode, stdout, stderr }
+  return runProgram([process.execPath, '--import', 'tsx', entry, ...args], { stdin, env })
 }
 
 describe('the command', () => {

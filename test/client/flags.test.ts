@@ -56,7 +56,7 @@ describe('the flags', () => {
     ['--file cannot read stdin if', ['--file', '-', '--secret-file', '-']],
     ['--file cannot read stdin if', ['--file', '-', '--client-key', '-']],
     ['--client-key cannot be read', [...ITEM, '--client-key', '/nowhere/key']],
-    ['--client-key: the file must be one JSON object', [...ITEM, '--client-key', '/dev/null']],
+    ['--client-key: the key must be one JSON object', [...ITEM, '--client-key', '/dev/null']],
     [
       '--secret cannot be combined with --client-key',
       [...ITEM, '--secret', 'a', '--client-key', 'b'],

@@ -1,4 +1,4 @@
-import { describe, expect, test, vi } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import {
   createMessageSigner,
   parseSigningKey,
@@ -17,6 +17,12 @@ const BYTES = new TextEncoder().encode(JSON.stringify({ ...ORDER, item: 'büch' 
 const signNewOrder = (url: string, key: SigningKey) =>
   signOrder(url, newKey(), BYTES, createMessageSigner(key))
 
+/** Sets the clock to a time at which only the test moves it. */
+function mockDate() {
+  vi.useFakeTimers({ toFake: ['Date'], now: 1_795_000_000_000 })
+  onTestFinished(() => void vi.useRealTimers())
+}
+
 describe('an order that is signed with a key of the client', () => {
   test.each(createKeys())('is accepted: $algorithm', async (key) => {
     const { port, countOrders } = await startService({
@@ -29,8 +35,23 @@ describe('an order that is signed with a key of the client', () => {
     expect(await countOrders()).toBe(1)
   })
 
+  test.each([
+    ['http://Example.com:80', 'http://example.com'],
+    ['http://example.com:443', 'http://example.com'],
+    ['https://example.com:80', 'https://example.com'],
+  ])('does not cover the port of %s', (url, withoutPort) => {
+    mockDate()
+    const key = parseSigningKey(formatPrivateKey(createKey('key')))
+    const [signature, expected] = [url, withoutPort].map((address) =>
+      signOrder(address, 'key-001', BYTES, createMessageSigner(key))
+        .createRequest()
+        .headers.get('signature'),
+    )
+    expect(signature).toBe(expected)
+  })
+
   test('is signed anew for each attempt, with the time of the attempt', async () => {
-    vi.useFakeTimers({ toFake: ['Date'], now: 1_795_000_000_000 })
+    mockDate()
     const { url, requests } = await startScriptedServer(
       refuseWith(503, 'overloaded', { 'retry-after': '600' }),
       respondCreated,
@@ -41,7 +62,6 @@ describe('an order that is signed with a key of the client', () => {
       random: () => 0,
       sleep: async (ms) => vi.advanceTimersByTime(ms),
     })
-    vi.useRealTimers()
     const times = requests.map(({ headers }) => /created=\d+/.exec(`${headers['signature-input']}`))
     expect(times.map(String)).toEqual(['created=1795000000', 'created=1795000600'])
   })
@@ -53,8 +73,8 @@ describe('a file without a usable key is refused with its place and rule:', () =
   const { d: otherD } = JSON.parse(formatPrivateKey(createKey('other')))
 
   test.each<[string, string]>([
-    ['the file must be one JSON object', `${JSON.stringify(jwk)}\n{"id":"shop-1","keys":[]}\n`],
-    ['the file must be one JSON object', '[]'],
+    ['the key must be one JSON object', `${JSON.stringify(jwk)}\n{"id":"shop-1","keys":[]}\n`],
+    ['the key must be one JSON object', '[]'],
     ['kid must be 1 to 255 ASCII characters', JSON.stringify({ ...jwk, kid: undefined })],
     ['kid must be 1 to 255 ASCII characters', JSON.stringify({ id: 'shop-1', keys: [jwk] })],
     ['kty must be oct, OKP or EC', JSON.stringify({ ...jwk, kty: 'RSA' })],
@@ -69,7 +89,7 @@ describe('a file without a usable key is refused with its place and rule:', () =
     try {
       parseSigningKey(text)
     } catch (error) {
-      const { member = 'the file', message } = error as Error & { member?: string }
+      const { member = 'the key', message } = error as Error & { member?: string }
       refusal = `${member} ${message}`
     }
     expect(refusal).toContain(line)

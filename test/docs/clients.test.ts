@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { mkdtemp, readdir, readFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -11,9 +11,10 @@ import { createKey } from '../support/message-signature.ts'
 import { writePrivateKey } from '../support/private-key.ts'
 import { startService } from '../support/service.ts'
 import {
-  listUselessRetries,
-  loseResponse,
-  respond,
+  countFinalAttempts,
+  expectAttempts,
+  FAILURES,
+  ONE_ATTEMPT_EACH,
   runClient,
   startUnreliableProxy,
 } from './unreliable-proxy.ts'
@@ -22,7 +23,7 @@ const FOLDER = new URL('../../docs/clients/', import.meta.url)
 const locate = (name: string) => fileURLToPath(new URL(name, FOLDER))
 const BODY = JSON.stringify({ ...ORDER, item: 'a “book”' })
 
-/** Three programs at a time, which start many others, on a slow machine. */
+/** Twelve programs at a time, of which some start many others, on a slow machine. */
 const TIMEOUT_MS = 120_000
 
 /** The program in Go, compiled. */
@@ -30,8 +31,10 @@ let goProgram = ''
 
 beforeAll(async () => {
   if (!hasGo) return
-  goProgram = join(await mkdtemp(join(tmpdir(), 'order-once-go-')), 'order')
+  const folder = await mkdtemp(join(tmpdir(), 'order-once-go-'))
+  goProgram = join(folder, 'order')
   execFileSync('go', ['build', '-o', goProgram, locate('order.go')])
+  return () => rm(folder, { recursive: true, force: true })
 })
 
 interface Language {
@@ -63,61 +66,64 @@ const LANGUAGES: Language[] = [
   { name: 'Go', isInstalled: hasGo, findCommand: () => [goProgram] },
 ]
 
-describe.each(LANGUAGES.filter(({ isInstalled }) => isInstalled))(
-  'the client in $name',
-  { timeout: TIMEOUT_MS },
-  ({ findCommand, hasEd25519 = true }) => {
-    test('creates one order, with either scheme, although the first attempts fail', async () => {
-      const keys = [createKey('hmac', 'hmac-sha256'), ...(hasEd25519 ? [createKey('ed25519')] : [])]
-      const { port, database } = await startService({
-        env: {
-          HMAC_SECRET: SECRET,
-          CLIENTS_FILE: await writeClientsFile([{ id: 'shop-1', keys }]),
-        },
-      })
-      const { url, listArrivals } = await startUnreliableProxy(
-        port,
-        ...[loseResponse, respond(503, '1'), respond(429, '0'), respond(409, '0')],
-      )
-      const signers = [
-        { HMAC_SECRET: SECRET },
-        ...(await Promise.all(keys.map(writePrivateKey))).map((path) => ({ CLIENT_KEY: path })),
-      ]
+const INSTALLED = LANGUAGES.filter(({ isInstalled }) => isInstalled)
 
-      const created = signers.map(async (signer) => {
+test(
+  'each program creates one order, with each key, although the first attempts fail',
+  async () => {
+    const [secretKey, ed25519Key] = [createKey('hmac', 'hmac-sha256'), createKey('ed25519')]
+    const { port, database } = await startService({
+      env: {
+        HMAC_SECRET: SECRET,
+        CLIENTS_FILE: await writeClientsFile([{ id: 'shop-1', keys: [secretKey, ed25519Key] }]),
+      },
+    })
+    const signers = [
+      { HMAC_SECRET: SECRET },
+      { CLIENT_KEY: await writePrivateKey(secretKey) },
+      { CLIENT_KEY: await writePrivateKey(ed25519Key) },
+    ]
+
+    // All at once, because they mostly wait.
+    const created = INSTALLED.flatMap(({ name, findCommand, hasEd25519 = true }) =>
+      signers.slice(0, hasEd25519 ? 3 : 2).map(async (signer) => {
         const key = newKey()
+        const { url, listArrivals } = await startUnreliableProxy(port, ...FAILURES)
         const env = { ...signer, ORDER_URL: url }
         const { code, stdout, stderr } = await runClient(findCommand(), { key, body: BODY, env })
-        expect({ code, stderr }).toMatchObject({ code: 0 })
+        expect({ name, code, stderr }).toMatchObject({ code: 0 })
         const arrivals = listArrivals(key)
-        expect(arrivals.map(({ body }) => body)).toEqual(Array(5).fill(BODY))
+        expectAttempts(arrivals, BODY)
         expect(arrivals.every(({ headers }) => headers.prefer === 'wait=10')).toBe(true)
-        const times = arrivals.map(({ at }) => at)
-        expect((times[2] as number) - (times[1] as number)).toBeGreaterThanOrEqual(990) // Retry-After: 1
         if ('CLIENT_KEY' in signer) expect(new Set(arrivals.map(readCreated)).size).not.toBe(1)
         return { key, order: JSON.parse(stdout).order }
-      })
+      }),
+    )
 
-      const rows = await Promise.all(created)
-      const orders = await database.sql`select id, idempotency_key, item from orders`
-      expect(orders).toHaveLength(signers.length)
-      for (const { key, order } of rows) {
-        expect(orders).toContainEqual({ id: order.id, idempotency_key: key, item: 'a “book”' })
-      }
-    })
-
-    test('ends with 1 after one attempt that no retry can help', async () => {
-      const { port } = await startService()
-      const attempts = listUselessRetries(BODY).map(async ({ body, script }) => {
-        const { url, listArrivals } = await startUnreliableProxy(port, ...script)
-        const key = newKey()
-        const { code } = await runClient(findCommand(), { key, body, env: { ORDER_URL: url } })
-        return { code, attempts: listArrivals(key).length }
-      })
-      expect(await Promise.all(attempts)).toEqual(Array(3).fill({ code: 1, attempts: 1 }))
-    })
+    const rows = await Promise.all(created)
+    const orders = await database.sql`select id, idempotency_key, item from orders`
+    expect(orders).toHaveLength(rows.length)
+    for (const { key, order } of rows) {
+      expect(orders).toContainEqual({ id: order.id, idempotency_key: key, item: 'a “book”' })
+    }
   },
+  TIMEOUT_MS,
 )
+
+describe.each(INSTALLED)('the client in $name', { timeout: TIMEOUT_MS }, ({ findCommand }) => {
+  test('refuses a key of P-256 in one line', async () => {
+    const env = { CLIENT_KEY: await writePrivateKey(createKey('key', 'ecdsa-p256-sha256')) }
+    const { code, stderr } = await runClient(findCommand(), { key: 'key-001', body: BODY, env })
+    expect({ code, stderr }).toEqual({
+      code: 1,
+      stderr: `${env.CLIENT_KEY}: the key must be Ed25519 or HMAC, not P-256\n`,
+    })
+  })
+
+  test('ends with 1 after one attempt that no retry can help', async () => {
+    expect(await countFinalAttempts(findCommand(), BODY)).toEqual(ONE_ATTEMPT_EACH)
+  })
+})
 
 /** The time of a message signature. */
 const readCreated = ({ headers }: { headers: Record<string, unknown> }) =>

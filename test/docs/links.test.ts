@@ -12,7 +12,9 @@ const PAGES = [
 
 /** Lists the anchors of a page, as GitHub makes them from its headings. */
 async function listAnchors(page: URL): Promise<string[]> {
-  const headings = (await readFile(page, 'utf8')).matchAll(/^#+ (.*)$/gm)
+  const text = await readFile(page, 'utf8')
+  const withoutCode = text.replaceAll(/^```.*?^```$/gms, '') // where # begins a comment
+  const headings = withoutCode.matchAll(/^#+ (.*)$/gm)
   return Array.from(headings, ([, heading = '']) =>
     heading
       .toLowerCase()

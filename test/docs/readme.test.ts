@@ -1,17 +1,13 @@
-/** Each code block of the README is run, or compared with what it is about. */
+/** Each code block of the README is run, or compared with the file that it describes. */
 import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { readFile, stat } from 'node:fs/promises'
-import type { Readable } from 'node:stream'
-import { text } from 'node:stream/consumers'
-import { fileURLToPath } from 'node:url'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { parse } from 'yaml'
 import { freePort } from '../../src/stores/embedded/free-port.ts'
-import { spawnChild } from '../support/child-processes.ts'
 import { SECRET } from '../support/client.ts'
 import { hasCurl, hasPython } from '../support/languages.ts'
 import { createTemporaryFolder } from '../support/process.ts'
+import { runProgram } from '../support/run-program.ts'
 import { until } from '../support/until.ts'
 
 const ROOT = new URL('../../', import.meta.url)
@@ -69,7 +65,7 @@ describe('the README', () => {
       const command = ORDER.replaceAll('\n', ' --url http://127.0.0.1:8080\n')
       const reports = await run('bash', command, port, env)
       expect(reports).toContain('New order created. Idempotency key: key-002\n')
-      expect(reports).toContain('Sent 5 times, created once: ')
+      expect(reports).toContain('Sent 3 times, created once: ')
     },
     TIMEOUT_MS,
   )
@@ -117,15 +113,10 @@ async function run(
   env: NodeJS.ProcessEnv,
   args: string[] = [],
 ): Promise<string> {
-  const child = spawnChild(program, args, { cwd: fileURLToPath(ROOT), env, stdio: 'pipe' })
-  child.stdin?.end(code.replaceAll(':8080', `:${port}`))
-  const [stdout, stderr] = await Promise.all([
-    text(child.stdout as Readable),
-    text(child.stderr as Readable),
-    once(child, 'close'),
-  ])
-  expect(child.exitCode, stderr).toBe(0)
-  return stdout
+  const stdin = code.replaceAll(':8080', `:${port}`)
+  const result = await runProgram([program, ...args], { env, stdin })
+  expect(result.code, result.stderr).toBe(0)
+  return result.stdout
 }
 
 /** Replaces what differs in each order: its id and its time. */

@@ -1,15 +1,13 @@
 /** The compiled service as processes, run as its users run it. */
 import type { ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
 import { chmod, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Readable } from 'node:stream'
-import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
 import { freePort } from '../../src/stores/embedded/free-port.ts'
 import { spawnChild } from './child-processes.ts'
+import { runProgram } from './run-program.ts'
 import { until } from './until.ts'
 
 /** Several processes and an embedded database, on a slow machine. */
@@ -39,17 +37,8 @@ export async function createTemporaryFolder(): Promise<string> {
 
 /** Runs a command of the binary to its end, by default in a folder without a `.env`. */
 export async function runBinary(args: string[], env: Record<string, string> = {}, folder?: string) {
-  const child = spawnChild(process.execPath, [BINARY, ...args], {
-    cwd: folder ?? (await createTemporaryFolder()),
-    env: { PATH: process.env.PATH, ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  const [stdout, stderr] = await Promise.all([
-    text(child.stdout as Readable),
-    text(child.stderr as Readable),
-    once(child, 'close'),
-  ])
-  return { code: child.exitCode, stdout, stderr }
+  const cwd = folder ?? (await createTemporaryFolder())
+  return runProgram([process.execPath, BINARY, ...args], { env, cwd })
 }
 
 /**
