@@ -12,6 +12,7 @@ import {
   readKnownHistory,
   storeKnownHistory,
 } from './stores/database-history.ts'
+import { findRivals } from './stores/postgres-primary.ts'
 import { withDedicatedConnection } from './stores/postgres-session.ts'
 import type { Stores } from './stores/prepare.ts'
 import { connectToRedis } from './stores/redis-session.ts'
@@ -42,6 +43,8 @@ export async function findHistoryChange(
       if (known.timeline === present.timeline) return `its log ended at ${known.lsn} before`
       return `timeline ${Number.parseInt(present.timeline, 16)}, before ${Number.parseInt(known.timeline, 16)}`
     }
+    const rivals = await findRivals(databaseUrl)
+    if (rivals) return rivals
     await storeKnownHistory(redis, databaseId, present)
     return undefined
   } finally {
