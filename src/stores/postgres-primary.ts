@@ -87,6 +87,18 @@ export function setLastPrimary(url: string, last: LastPrimary): void {
 }
 
 /**
+ * Refuses primaries of this installation on an older timeline from now on.
+ *
+ * @returns whether the last primary is one of them
+ */
+export function requireTimeline(url: string, system: string, timeline: number): boolean {
+  const last = readLastPrimary(url)
+  if (last?.system !== system || last.timeline >= timeline) return false
+  setLastPrimary(url, { ...last, timeline })
+  return true
+}
+
+/**
  * Creates a client for the primary among the hosts of a URL. A single host is not probed.
  *
  * @param options in addition to those of `toDriverOptions`
