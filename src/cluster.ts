@@ -7,14 +7,16 @@ import { createMetrics } from './observability/metrics.ts'
 import { addProcessMetrics } from './observability/process-metrics.ts'
 import { countWorkers, type Settings } from './settings.ts'
 import { StartError } from './start-error.ts'
+import { readLastPrimary, setLastPrimary } from './stores/postgres-primary.ts'
 import { type Stores, stores } from './stores/prepare.ts'
 
 /** A worker that exits at once, again and again, must not keep the machine busy with its restarts. */
 const MIN_RESTART_INTERVAL_MS = 1_000
 
-/** The variables by which a primary passes on that the database is embedded, and its id. */
+/** The variables by which a primary passes on that the database is embedded, its id, and its last primary. */
 const IS_EMBEDDED = 'ORDER_ONCE_EMBEDDED'
 const DATABASE_ID = 'ORDER_ONCE_DATABASE_ID'
+const LAST_PRIMARY = 'ORDER_ONCE_LAST_PRIMARY'
 
 /** The message of a primary to its workers, and that of a worker that cannot start. */
 const CLOSE = 'close'
@@ -145,10 +147,12 @@ function createWorkers(count: number, stores: Stores, log: FastifyBaseLogger) {
 
 /** @throws {StartError} if the system refuses: some refusals are thrown, others are events */
 function spawnWorker(stores: Stores): Worker {
+  const lastPrimary = readLastPrimary(stores.databaseUrl)
   try {
     return cluster.fork({
       DATABASE_URL: stores.databaseUrl,
       [DATABASE_ID]: stores.databaseId,
+      ...(lastPrimary && { [LAST_PRIMARY]: JSON.stringify(lastPrimary) }),
       ...(stores.redisUrl && { REDIS_URL: stores.redisUrl }),
       ...(stores.isEmbedded && { [IS_EMBEDDED]: 'yes' }),
     })
@@ -205,6 +209,8 @@ const describeSpawnFailure = (error: unknown) =>
 export function storesOfPrimary({ databaseUrl, redisUrl }: Settings): Stores {
   const { [DATABASE_ID]: databaseId, [IS_EMBEDDED]: isEmbedded } = process.env
   if (!databaseUrl || !databaseId) throw new Error('a worker is started by its primary')
+  const lastPrimary = process.env[LAST_PRIMARY]
+  if (lastPrimary) setLastPrimary(databaseUrl, JSON.parse(lastPrimary))
   return { databaseUrl, databaseId, redisUrl, isEmbedded: isEmbedded === 'yes' }
 }
 

@@ -12,6 +12,7 @@ import {
   readKnownHistory,
   storeKnownHistory,
 } from './stores/database-history.ts'
+import { findRivals } from './stores/postgres-primary.ts'
 import { withDedicatedConnection } from './stores/postgres-session.ts'
 import type { Stores } from './stores/prepare.ts'
 import { connectToRedis } from './stores/redis-session.ts'
@@ -37,11 +38,19 @@ export async function findHistoryChange(
     const present = await withDedicatedConnection(databaseUrl, (client) =>
       withDeadline(readDatabaseHistory(client), QUERY_TIMEOUT_MS, 'no response to a query'),
     )
-    if (known && !isContinued(known, present)) {
+    const newest = known?.newest ?? known?.timeline ?? ''
+    if (known && (!isContinued(known, present) || present.timeline < newest)) {
       if (known.system !== present.system) return 'it is another server than before'
-      if (known.timeline === present.timeline) return `its log ended at ${known.lsn} before`
-      return `timeline ${Number.parseInt(present.timeline, 16)}, before ${Number.parseInt(known.timeline, 16)}`
+      // A start does not go back behind it.
+      if (present.timeline > newest) {
+        await storeKnownHistory(redis, databaseId, { ...known, newest: present.timeline })
+      }
+      const before = present.timeline < newest ? newest : known.timeline
+      if (before === present.timeline) return `its log ended at ${known.lsn} before`
+      return `timeline ${Number.parseInt(present.timeline, 16)}, before ${Number.parseInt(before, 16)}`
     }
+    const rivals = await findRivals(databaseUrl)
+    if (rivals) return rivals
     await storeKnownHistory(redis, databaseId, present)
     return undefined
   } finally {

@@ -83,9 +83,17 @@ function readFlags(args: string[]): Flags | 'help' {
   return { apply: flags.apply ?? false, since }
 }
 
-/** In ms since 1970. NaN without a time zone: a person and this process may mean different ones. */
-const parseTime = (text: string) =>
-  /^\d{4}-\d\d-\d\dT.*(Z|[+-]\d\d:\d\d)$/.test(text) ? Date.parse(text) : Number.NaN
+/**
+ * In ms since 1970. NaN for a date that is not in the calendar, and without a time zone: a person and this
+ * process may mean different ones.
+ */
+function parseTime(text: string): number {
+  const [, date] = /^(\d{4}-\d\d-\d\d)T.*(?:Z|[+-]\d\d:\d\d)$/.exec(text) ?? []
+  // February 30 would be read as March 2.
+  const day = new Date(date ?? Number.NaN)
+  if (Number.isNaN(day.getTime()) || day.toISOString().slice(0, 10) !== date) return Number.NaN
+  return Date.parse(text)
+}
 
 /**
  * Runs the reconciliation once, and prints each missing order and a summary.

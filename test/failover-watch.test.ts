@@ -70,4 +70,32 @@ describe.runIf(canRun)('a failover that loses orders', () => {
       ])
     },
   )
+
+  test('is not followed by a start on the old primary, which was not fenced', {
+    timeout: 180_000,
+  }, async () => {
+    const primary = await PostgresNode.startPrimary()
+    nodes.push(primary)
+    const standby = await primary.addStandby()
+    nodes.push(standby)
+    const redis = await startPrivateRedis()
+    onTestFinished(() => redis.stop())
+    const client = new Redis(redis.url)
+    onTestFinished(() => client.disconnect())
+    const env = { DATABASE_URL: urlOfHosts(primary, standby), REDIS_URL: redis.url }
+    const service = await startProcess(env)
+    const readHistory = async () => {
+      const [name] = await client.keys('order-once:history:*')
+      return name && (await client.get(name))
+    }
+    await until(readHistory)
+    await standby.promote()
+    await until(async () => (await readHistory())?.includes('"newest":"00000002"'), TIMEOUT_MS)
+    await service.stop()
+    await standby.stop()
+
+    const { code, stderr } = await runBinary(['serve'], env)
+    expect(code).not.toBe(0)
+    expect(stderr).toContain(`${primary.host} is on the old timeline 1, not 2`)
+  })
 })

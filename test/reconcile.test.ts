@@ -246,6 +246,8 @@ describe.runIf(hasRedis)('the reconciliation', () => {
         '--since must be a time such as 2026-11-26T05:00:00Z, not "yesterday"',
       ],
       [['--since', '2026-11-26T05:00:00'], '--since must be a time such as'],
+      [['--since', '2026-02-30T00:00:00Z'], '--since must be a time such as'],
+      [['--since', '2026-02-29T00:00:00+01:00'], '--since must be a time such as'],
       [['--force'], "Unknown option '--force'"],
     ])('exits with 2 and one line for %j', async (args, message) => {
       const { code, stdout, stderr } = await run(...args)

@@ -14,6 +14,8 @@ export interface DatabaseHistory {
   timeline: string
   /** how far the log was flushed, as two hex numbers: it only grows, unless the files were restored */
   lsn: string
+  /** the newest timeline that was seen after this moment, if it is another one */
+  newest?: string | undefined
 }
 
 /** (`pg_control_checkpoint()` shows the old timeline for seconds after a promotion.) */
@@ -58,7 +60,7 @@ export async function readKnownHistory(
 export async function storeKnownHistory(
   redis: RedisClient,
   databaseId: string,
-  { system, timeline, lsn }: DatabaseHistory,
+  { system, timeline, lsn, newest }: DatabaseHistory,
 ): Promise<void> {
-  await redis.set(createName(databaseId), JSON.stringify({ system, timeline, lsn }))
+  await redis.set(createName(databaseId), JSON.stringify({ system, timeline, lsn, newest }))
 }

@@ -15,15 +15,16 @@ const PROBE_TIMEOUT_MS = 1_000
 const PROBE_INTERVAL_MS = 500
 
 /**
- * Reads the timeline of a primary, as eight hex digits, or why the server accepts no writes. (The timeline
- * in `pg_control_checkpoint()` is the old one for seconds after a promotion.)
+ * Reads the system identifier, and the timeline of a primary, as eight hex digits, or why the server accepts no
+ * writes. (The timeline in `pg_control_checkpoint()` is the old one for seconds after a promotion.)
  */
 const PROBE = `
-  select case
+  select system_identifier::text as system, pg_postmaster_start_time()::text as started, case
     when pg_is_in_recovery() then 'is a standby'
     when current_setting('transaction_read_only')::bool then 'is read-only'
     else left(pg_walfile_name(pg_current_wal_lsn()), 8)
-  end as state`
+  end as state
+  from pg_control_system()`
 
 /** SQLSTATE classes by which a server refuses a client for good: authorization, no such database. */
 const REFUSAL = /^(28|3D)/
@@ -31,8 +32,15 @@ const REFUSAL = /^(28|3D)/
 /** What a probe of a host has found. */
 interface HostState {
   host: DatabaseHost
+  /** the identifier that initdb gave to the server and its standbys; undefined: the probe failed */
+  system?: string
+  /** when the server was started: two addresses of one server have the same */
+  started?: string
   /** of a primary */
   timeline?: number
+  /** when probes began to find a primary without interruption, and when the last one began */
+  primarySince: number
+  probedAt: number
   /** of any other: what is wrong, as the rest of a sentence about the host */
   problem?: string
   /** what the probe failed with */
@@ -44,11 +52,8 @@ class NoPrimaryError extends DatabaseUnavailableError {
   override name = 'NoPrimaryError'
   readonly code: string
 
-  constructor(states: HostState[], minTimeline: number) {
-    const problems = states.map(
-      ({ host, timeline, problem = `is on the old timeline ${timeline}, not ${minTimeline}` }) =>
-        `${formatHost(host)} ${problem}`,
-    )
+  constructor(states: HostState[], last: LastPrimary | undefined) {
+    const problems = states.map((state) => `${formatHost(state.host)} ${describe(state, last)}`)
     super(`no host of DATABASE_URL is the primary: ${problems.join('; ')}`)
     // With the code of a refusal, a start stops at once instead of trying again.
     const codes = states.map(({ error }) => getErrorCode(error))
@@ -58,6 +63,40 @@ class NoPrimaryError extends DatabaseUnavailableError {
 
 /** The code of the error that no host is the primary. */
 export const NO_PRIMARY = 'NO_PRIMARY'
+
+/** The last primary that this process has used among the hosts of a URL. */
+interface LastPrimary {
+  /** as `formatHost` says */
+  host: string
+  system: string
+  timeline: number
+}
+
+/** By the hosts of the URL: what the pool has found applies to dedicated connections, too, and the reverse. */
+const lastPrimaries = new Map<string, LastPrimary>()
+
+const getHostsKey = ({ hosts }: DatabaseTarget) => hosts.map(formatHost).join(',')
+
+/** @returns undefined if this process has used none yet, or the URL has a single host */
+export const readLastPrimary = (url: string): LastPrimary | undefined =>
+  lastPrimaries.get(getHostsKey(parseDatabaseUrl(url)))
+
+/** From now on, this process uses no server of another installation or on an older timeline. */
+export function setLastPrimary(url: string, last: LastPrimary): void {
+  lastPrimaries.set(getHostsKey(parseDatabaseUrl(url)), last)
+}
+
+/**
+ * Refuses primaries of this installation on an older timeline from now on.
+ *
+ * @returns whether the last primary is one of them
+ */
+export function requireTimeline(url: string, system: string, timeline: number): boolean {
+  const last = readLastPrimary(url)
+  if (last?.system !== system || last.timeline >= timeline) return false
+  setLastPrimary(url, { ...last, timeline })
+  return true
+}
 
 /**
  * Creates a client for the primary among the hosts of a URL. A single host is not probed.
@@ -73,7 +112,7 @@ export async function createPrimaryClient(
   const [first, ...others] = target.hosts
   if (others.length === 0) return createClient(target, first, options)
   const states = await Promise.all(target.hosts.map((host) => probeOnce(target, host)))
-  return createClient(target, choosePrimary(states).host, options)
+  return createClient(target, choosePrimary(target, states).host, options)
 }
 
 /** Finds the current primary. */
@@ -84,8 +123,9 @@ export interface PrimaryFollower {
 }
 
 /**
- * Probes each host of several again and again, on a connection of its own. A primary whose timeline is older
- * than that of an earlier one is never used: another server has replaced it.
+ * Probes each host of several again and again, on a connection of its own. Two kinds of primary are never used:
+ * one whose timeline is older than that of an earlier one, because another server has replaced it, and one of
+ * another installation, which has other orders.
  *
  * @param onMove called when another host has become the primary
  */
@@ -99,8 +139,9 @@ export function followPrimary(
   const closing = new AbortController()
   const clients = new Set<postgres.Sql>()
   const states = new Map<DatabaseHost, HostState>()
+  const foreign = new Set<DatabaseHost>()
+  let loggedRivals: string | undefined
   let primary: DatabaseHost | undefined
-  let minTimeline = 0
   let resolveFirstRound = () => {}
   const firstRound = new Promise<void>((resolve) => {
     resolveFirstRound = resolve
@@ -111,7 +152,7 @@ export function followPrimary(
     while (!closing.signal.aborted) {
       client ??= createProbeClient(target, host)
       clients.add(client)
-      const state = await probe(client, host)
+      const state = await probe(client, host, states.get(host))
       if (state.error !== undefined) {
         clients.delete(client)
         endClient(client)
@@ -125,28 +166,41 @@ export function followPrimary(
   function update(state: HostState): void {
     states.set(state.host, state)
     if (states.size < hosts.length) return
-    const found = findNewest()
-    if (found?.timeline !== undefined) {
-      minTimeline = found.timeline
-      if (found.host !== primary) moveTo(found.host)
+    try {
+      moveTo(choosePrimary(target, inOrder()))
+    } catch {
+      // `find` throws the same.
     }
+    for (const state of states.values()) warnIfForeign(state)
+    warnOfRivals()
     resolveFirstRound()
-  }
-
-  /** Of two on one timeline, the one that is in use stays. */
-  function findNewest(): HostState | undefined {
-    const current = primary && states.get(primary)
-    return findPrimary([...(current ? [current] : []), ...inOrder()], minTimeline)
   }
 
   const inOrder = () => hosts.flatMap((host) => states.get(host) ?? [])
 
-  function moveTo(host: DatabaseHost): void {
+  function moveTo({ host, timeline }: HostState): void {
+    if (host === primary) return
     const isFirst = primary === undefined
     primary = host
     if (isFirst) return
-    log.warn(`Postgres at ${formatHost(host)} is the primary now, on timeline ${minTimeline}`)
+    log.warn(`Postgres at ${formatHost(host)} is the primary now, on timeline ${timeline}`)
     onMove()
+  }
+
+  function warnIfForeign({ host, system }: HostState): void {
+    const last = lastPrimaries.get(getHostsKey(target))
+    if (!last || !system || system === last.system || foreign.has(host)) return
+    foreign.add(host)
+    log.warn(
+      `Postgres at ${formatHost(host)} is of another installation than ${last.host} (system identifier ${system}, not ${last.system}) and is not used: remove it from DATABASE_URL`,
+    )
+  }
+
+  function warnOfRivals(): void {
+    const rivals = describeRivals(inOrder())
+    if (rivals === undefined || rivals === loggedRivals) return
+    loggedRivals = rivals
+    log.warn(`${rivals}; ${primary ? formatHost(primary) : 'none'} is used: fence the other one`)
   }
 
   for (const host of hosts) void watch(host)
@@ -154,9 +208,7 @@ export function followPrimary(
   return {
     async find() {
       await firstRound
-      const found = findNewest()
-      if (!found) throw new NoPrimaryError(inOrder(), minTimeline)
-      return found.host
+      return choosePrimary(target, inOrder()).host
     },
     close() {
       closing.abort()
@@ -165,10 +217,14 @@ export function followPrimary(
   }
 }
 
-async function probeOnce(target: DatabaseTarget, host: DatabaseHost): Promise<HostState> {
+async function probeOnce(
+  target: DatabaseTarget,
+  host: DatabaseHost,
+  previous?: HostState,
+): Promise<HostState> {
   const client = createProbeClient(target, host)
   try {
-    return await probe(client, host)
+    return await probe(client, host, previous)
   } finally {
     endClient(client)
   }
@@ -179,32 +235,100 @@ const createProbeClient = (target: DatabaseTarget, host: DatabaseHost) =>
 
 const endClient = (client: postgres.Sql) => void client.end({ timeout: 0 }).catch(() => {})
 
-async function probe(client: postgres.Sql, host: DatabaseHost): Promise<HostState> {
+async function probe(
+  client: postgres.Sql,
+  host: DatabaseHost,
+  previous?: HostState,
+): Promise<HostState> {
+  const probedAt = performance.now()
   try {
     const query = client.unsafe(PROBE)
     const [row] = await withDeadline(query, PROBE_TIMEOUT_MS, 'does not respond')
+    const system = String(row?.system)
+    const started = String(row?.started)
     const state = String(row?.state)
-    if (/^[0-9A-F]{8}$/.test(state)) return { host, timeline: Number.parseInt(state, 16) }
-    return { host, problem: state }
+    const wasPrimary = previous?.timeline !== undefined && previous.started === started
+    const primarySince = wasPrimary ? previous.primarySince : performance.now()
+    const found = { host, system, started, primarySince, probedAt }
+    if (/^[0-9A-F]{8}$/.test(state)) return { ...found, timeline: Number.parseInt(state, 16) }
+    return { ...found, problem: state }
   } catch (error) {
     const reason = (error instanceof Error && error.message) || getErrorCode(error)
-    return { host, problem: `failed (${reason})`, error }
+    return { host, problem: `failed (${reason})`, error, primarySince: probedAt, probedAt }
   }
 }
 
-/** @throws {NoPrimaryError} */
-function choosePrimary(states: HostState[]): HostState {
-  const found = findPrimary(states, 0)
-  if (!found) throw new NoPrimaryError(states, 0)
-  return found
-}
-
-/** Returns the primary with the highest timeline; of several with that, the first. */
-function findPrimary(states: HostState[], minTimeline: number): HostState | undefined {
+/**
+ * Returns the primary with the highest timeline, which is the last primary from now on. Of several on one
+ * timeline, the one that is in use stays.
+ *
+ * @throws {DatabaseUnavailableError} if there is none, or the first choice is among several installations
+ */
+function choosePrimary(target: DatabaseTarget, states: HostState[]): HostState {
+  const key = getHostsKey(target)
+  const last = lastPrimaries.get(key)
+  const known = states.filter(({ system }) => system !== undefined)
+  if (!last && new Set(known.map(({ system }) => system)).size > 1) {
+    const systems = known.map(({ host, system }) => `${formatHost(host)} has ${system}`)
+    throw new DatabaseUnavailableError(
+      `the hosts of DATABASE_URL are of different installations: by system identifier, ${systems.join('; ')}`,
+    )
+  }
   let newest: HostState | undefined
   for (const state of states) {
-    const { timeline = -1 } = state
-    if (timeline >= minTimeline && timeline > (newest?.timeline ?? -1)) newest = state
+    if (describe(state, last) !== undefined) continue
+    const { timeline = 0 } = state
+    const { timeline: newestTimeline = -1 } = newest ?? {}
+    const isInUse = formatHost(state.host) === last?.host
+    if (timeline > newestTimeline || (timeline === newestTimeline && isInUse)) newest = state
   }
+  if (newest?.system === undefined || newest.timeline === undefined) {
+    throw new NoPrimaryError(states, last)
+  }
+  const { host, system, timeline } = newest
+  lastPrimaries.set(key, { host: formatHost(host), system, timeline })
   return newest
+}
+
+/** Says why a host is not the primary that may be used, as the rest of a sentence; undefined: it may be. */
+function describe(
+  { system, timeline = 0, problem }: HostState,
+  last: LastPrimary | undefined,
+): string | undefined {
+  if (last && system && system !== last.system)
+    return `is of another installation than ${last.host}`
+  if (problem !== undefined) return problem
+  if (last && timeline < last.timeline)
+    return `is on the old timeline ${timeline}, not ${last.timeline}`
+  return undefined
+}
+
+/**
+ * Probes the hosts of a URL twice, so that a switchover between two probes is no finding.
+ *
+ * @returns which two servers accept writes, as a sentence
+ */
+export async function findRivals(url: string): Promise<string | undefined> {
+  const target = parseDatabaseUrl(url)
+  if (target.hosts.length === 1) return undefined
+  const first = await Promise.all(target.hosts.map((host) => probeOnce(target, host)))
+  const second = await Promise.all(first.map((state) => probeOnce(target, state.host, state)))
+  return describeRivals(second)
+}
+
+/** Names two servers of one installation that were primaries at the same time. */
+function describeRivals(states: HostState[]): string | undefined {
+  const primaries = states.filter(({ timeline }) => timeline !== undefined)
+  for (const one of primaries) {
+    const other = primaries.find(
+      (state) =>
+        state.system === one.system &&
+        state.started !== one.started &&
+        state.primarySince <= one.probedAt &&
+        one.primarySince <= state.probedAt,
+    )
+    if (!other) continue
+    return `Postgres at ${formatHost(one.host)} (timeline ${one.timeline}) and at ${formatHost(other.host)} (timeline ${other.timeline}) both accept writes`
+  }
+  return undefined
 }

@@ -106,6 +106,12 @@ function splitUrl(url: string) {
   const parts = FORM.exec(url)?.groups
   if (!parts) throw broken('a / ? or @ of the user, password or database must be percent-encoded')
   const { credentials = '', hosts = '', database = '', query = '' } = parts
+  // Most likely it is between two hosts: the first would silently be part of the user or the password.
+  if (credentials.includes(',')) {
+    throw broken(
+      'a , of the user or password must be percent-encoded (%2C), and several hosts have one user, before the first',
+    )
+  }
   const [user = '', ...password] = credentials.split(':')
   checkEncoding('the user', user)
   checkEncoding('the password', password.join(':'))
@@ -143,6 +149,9 @@ function parseHosts(text: string, host: string, port: string): DatabaseTarget['h
   const ports = port ? port.split(',') : given.map(({ port }) => port)
   if (ports.length > 1 && ports.length !== names.length) {
     throw broken('it must have one port, or one for each host')
+  }
+  if (names.length > 1 && names.includes('')) {
+    throw broken('it must name a host before and after each comma')
   }
   const hosts = names.map((name, index) => ({
     host: name || 'localhost',

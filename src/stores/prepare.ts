@@ -4,10 +4,13 @@ import { fastifyPlugin } from 'fastify-plugin'
 import type { Settings } from '../settings.ts'
 import { checkDatabase } from './check-database.ts'
 import { checkRedis } from './check-redis.ts'
+import { readKnownHistory } from './database-history.ts'
 import { locateStores } from './locate.ts'
 import { migrateDatabase } from './migrate.ts'
 import { urlWithoutCredentials } from './postgres-connection.ts'
+import { readLastPrimary, requireTimeline } from './postgres-primary.ts'
 import { waitForPostgres } from './postgres-session.ts'
+import { connectToRedis } from './redis-session.ts'
 import { describeRedis } from './redis-url.ts'
 
 declare module 'fastify' {
@@ -60,7 +63,10 @@ export async function prepareStores(
     }
     await waitUnlessAborted(migrateDatabase(url, log), signal)
     const databaseId = await waitUnlessAborted(checkDatabase(url), signal)
-    if (redisUrl !== undefined) await waitUnlessAborted(checkRedis(redisUrl, log), signal)
+    if (redisUrl !== undefined) {
+      await waitUnlessAborted(checkRedis(redisUrl, log), signal)
+      await waitUnlessAborted(waitForLastTimeline(url, databaseId, redisUrl, log), signal)
+    }
     const place = redisUrl ? describeRedis(redisUrl) : 'the memory of this process'
     log.info(`rate-limit counters are kept in ${place} (${reason})`)
     const isEmbedded = databaseUrl === undefined
@@ -68,6 +74,34 @@ export async function prepareStores(
   } catch (error) {
     await close()
     throw error
+  }
+}
+
+/**
+ * With several hosts: if the primary is on an older timeline than the last one in Redis, waits for the newer one.
+ * It was replaced, and lacks the orders of the newer one.
+ *
+ * @throws {StartError}
+ */
+async function waitForLastTimeline(
+  url: string,
+  databaseId: string,
+  redisUrl: string,
+  log: FastifyBaseLogger,
+): Promise<void> {
+  if (readLastPrimary(url) === undefined) return
+  const known = await readHistory(redisUrl, databaseId).catch(() => undefined) // `checkRedis` warns
+  if (!known) return
+  const { system, timeline, newest = timeline } = known
+  if (requireTimeline(url, system, Number.parseInt(newest, 16))) await waitForPostgres(url, log)
+}
+
+async function readHistory(redisUrl: string, databaseId: string) {
+  const redis = await connectToRedis(redisUrl)
+  try {
+    return await readKnownHistory(redis, databaseId)
+  } finally {
+    redis.disconnect()
   }
 }
 

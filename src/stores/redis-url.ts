@@ -137,6 +137,7 @@ function splitUrl(text: string) {
   const parts = /^[^/]+:\/\/(?:([^@/?#]*)@)?([^@/?#]*)(\/[^?#@]*)?(\?[^#@]*)?$/.exec(text)
   if (parts === null) throw createEncodingError()
   const [, userInfo = '', hosts = '', path = '', query = ''] = parts
+  decode('a parameter', query)
   // A + is a +, not a blank, as in the other parts of the URL.
   return {
     scheme,
@@ -154,7 +155,9 @@ function parseHosts(hosts: string, defaultPort: number): RedisNode[] {
     if (!url?.hostname) throw createEncodingError()
     // An IPv6 address is in brackets.
     const host = url.hostname.replace(/^\[(.*)\]$/, '$1')
-    return { host, port: Number(url.port || defaultPort) }
+    const port = Number(url.port || defaultPort)
+    if (port === 0) throw broken('a port must be an integer from 1 to 65535')
+    return { host, port }
   })
 }
 

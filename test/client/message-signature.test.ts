@@ -71,6 +71,9 @@ describe('a file without a usable key is refused with its place and rule:', () =
   const key = createKey('key')
   const jwk = JSON.parse(formatPrivateKey(key))
   const { d: otherD } = JSON.parse(formatPrivateKey(createKey('other')))
+  const [p256, otherP256] = ['key', 'other'].map((kid) =>
+    JSON.parse(formatPrivateKey(createKey(kid, 'ecdsa-p256-sha256'))),
+  )
 
   test.each<[string, string]>([
     ['the key must be one JSON object', `${JSON.stringify(jwk)}\n{"id":"shop-1","keys":[]}\n`],
@@ -84,6 +87,10 @@ describe('a file without a usable key is refused with its place and rule:', () =
     ['d must be the private key of the public key', JSON.stringify({ ...jwk, d: 'AA' })],
     ['d must be the private key of the public key', JSON.stringify({ ...jwk, d: otherD })],
     ['k must be base64url of 32 bytes or more', '{"kid":"key","kty":"oct","k":"AA"}'],
+    ...['', 'AA', `${'_'.repeat(42)}8`, otherP256.d].map((d): [string, string] => [
+      'd must be the private key of the public key',
+      JSON.stringify({ ...p256, d }),
+    ]),
   ])('%s', (line, text) => {
     let refusal = ''
     try {

@@ -149,6 +149,58 @@ describe.skipIf(postgresPrograms === undefined)(
       expect(pool.load().pending).toBe(0)
     })
 
+    test('never uses a server of another installation, and names it once', async () => {
+      const { primary, standby } = await startPair()
+      const other = await PostgresNode.startPrimary()
+      nodes.push(other)
+      const url = urlOfHosts(other, primary, standby)
+      await expect(openPool(url).readPort()).rejects.toThrow(
+        'the hosts of DATABASE_URL are of different installations',
+      )
+      const promoted = await other.addStandby('promoted')
+      nodes.push(promoted)
+      await promoted.promote()
+      const late = urlOfHosts(promoted, primary, standby)
+      promoted.freeze()
+      const { lines, write, readPort } = openPool(late)
+      await write('before')
+      promoted.thaw()
+      const isOther = (line: string) => line.includes('is of another installation')
+      await until(() => lines.some(isOther))
+      expect(lines.filter(isOther)).toEqual([
+        expect.stringMatching(
+          `^Postgres at ${promoted.host} is of another installation than ${primary.host}`,
+        ),
+      ])
+      expect(await readPort()).toBe(primary.port)
+      await primary.stop()
+      await until(() =>
+        write('in between').then(
+          () => false,
+          (error) => error.message.includes(`${promoted.host} is of another installation`),
+        ),
+      )
+      // Dedicated connections do not use it either.
+      await expect(withDedicatedConnection(late, (client) => client`select 1`)).rejects.toThrow(
+        `${promoted.host} is of another installation`,
+      )
+    })
+
+    test('stays on its server when a copy of it accepts writes, and names both', async () => {
+      const { primary } = await startPair()
+      const copy = await primary.addCopy()
+      nodes.push(copy)
+      copy.freeze()
+      const { lines, write, readPort } = openPool(urlOfHosts(copy, primary))
+      await write('before')
+      copy.thaw()
+      await until(() => lines.length > 0)
+      expect(lines).toEqual([
+        `Postgres at ${copy.host} (timeline 1) and at ${primary.host} (timeline 1) both accept writes; ${primary.host} is used: fence the other one`,
+      ])
+      expect(await readPort()).toBe(primary.port)
+    })
+
     test('moves when the primary becomes read-only and a standby is promoted', async () => {
       const { primary, standby } = await startPair()
       const { write, writeAgain } = openPool(urlOfHosts(primary, standby))

@@ -154,6 +154,9 @@ const FORMS: [name: string, url: string, expected: object][] = [
 ]
 
 const ENCODE = 'a / ? or @ of the user, password or database must be percent-encoded'
+const ENCODE_COMMA =
+  'a , of the user or password must be percent-encoded (%2C), and several hosts have one user, before the first'
+const EMPTY_HOST = 'it must name a host before and after each comma'
 const WHITE_SPACE = 'it has white space: remove it, or write %20 for a blank'
 
 const REFUSED: [url: string, rule: string][] = [
@@ -173,6 +176,13 @@ const REFUSED: [url: string, rule: string][] = [
   ['postgres://u:12/secret@h/db', ENCODE],
   ['postgres://u:12?secret@h/db', ENCODE],
   ['postgres://u:12@secret/x@h/db', ENCODE],
+  ['postgres://u@127.0.0.1:1,u2@127.0.0.1:2/d', ENCODE_COMMA],
+  ['postgres://h1:5432,u@h2/db', ENCODE_COMMA],
+  ['postgres://u:secret,x@h/db', ENCODE_COMMA],
+  ['postgres://,', EMPTY_HOST],
+  ['postgres://u:secret@h1:5432,/db', EMPTY_HOST],
+  ['postgres://u:secret@h1,:5433,h3/db', EMPTY_HOST],
+  ['postgres://u:secret@/db?host=h1,', EMPTY_HOST],
   ['postgres://u:se cret@h/db', WHITE_SPACE],
   ['postgres://u:secret@h/db\n', WHITE_SPACE],
   ['postgres://u:secret@h/db?x=y', 'the parameter x is not known'],

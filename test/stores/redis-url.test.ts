@@ -86,6 +86,8 @@ const SCHEME =
   'it must begin with redis://, redis+sentinel:// or redis+cluster://, or with rediss for TLS'
 const MASTER =
   'it must name the master after the sentinels, as in redis+sentinel://s1:26379,s2:26379/mymaster'
+const PORT = 'a port must be an integer from 1 to 65535'
+const PARAMETER_ENCODING = 'a parameter has a % that is not percent-encoded: write %25'
 const WHITE_SPACE = 'it has white space: remove it, or write %20 for a blank'
 const NUMBER = 'the database must be a number, as in redis://localhost:6379/1'
 const ENCODE =
@@ -101,6 +103,10 @@ const REFUSED: [url: string, rule: string][] = [
   ['redis+sentinel://s1/m?sentinelPassword=p', 'the parameter sentinelPassword is not known'],
   ['redis+sentinel://s1,/m', 'it must name a host'],
   ['redis+sentinel://s1:port/m', ENCODE],
+  ['redis+sentinel://s1:0/m', PORT],
+  ['redis://h:0', PORT],
+  ['redis+sentinel://s1/m?sentinel_password=secret%', PARAMETER_ENCODING],
+  ['redis+sentinel://s1/m?sentinel_password=%ab', PARAMETER_ENCODING],
   ['redis+cluster://h1,h2/1', 'a cluster has no numbered databases: remove what follows /'],
   ['redis+cluster://', 'it must name a host'],
   ['redis+cluster://h1:70000', ENCODE],

@@ -66,6 +66,15 @@ export class PostgresNode {
     return node
   }
 
+  /** Starts a copy of this server that is no standby: both are primaries, on one timeline. */
+  async addCopy(): Promise<PostgresNode> {
+    const node = await PostgresNode.#create('copy')
+    const source = `host=127.0.0.1 port=${this.port} user=${ADMIN}`
+    run('pg_basebackup', ['-D', node.#data, '-d', source, '-c', 'fast'])
+    await node.start()
+    return node
+  }
+
   /** Starts a standby of this server, by `pg_basebackup`. */
   async addStandby(name = 'standby'): Promise<PostgresNode> {
     const node = await PostgresNode.#create(name)
