@@ -4,7 +4,7 @@ import { createRecordFormat } from '../packages/idempotency/src/stores/record.ts
 import { findHistoryChange } from '../src/failover-watch.ts'
 import { type FoundOrder, type ReconcileOptions, reconcile } from '../src/reconcile.ts'
 import { newKey, send } from './support/client.ts'
-import { runBinary } from './support/process.ts'
+import { hasFullDevice, runBinary, runBinaryOnFullDisk } from './support/process.ts'
 import { createTestStores, startInstance } from './support/service.ts'
 import { hasRedis } from './support/stores.ts'
 import { until } from './support/until.ts'
@@ -29,6 +29,21 @@ async function createOrders(orders = ORDERS) {
     await until(async () => (await redisSpace.redis.get(`idemp:${key}`))?.includes('completed'))
   }
   return responses
+}
+
+/** Makes Redis remember orders that Postgres does not have. */
+async function createLostOrders(count: number) {
+  await createOrders(ORDERS.slice(0, 1))
+  const record = (await redisSpace.redis.get('idemp:Key-1')) as string
+  const pipeline = redisSpace.redis.pipeline()
+  for (let n = 0; n < count; n++) {
+    const id = randomUUID()
+    const copy = JSON.parse(record)
+    const { order } = JSON.parse(copy.response)
+    copy.response = JSON.stringify({ order: { ...order, id, idempotency_key: `key-${n}` } })
+    pipeline.set(`idemp:key-${n}`, JSON.stringify(copy))
+  }
+  await pipeline.exec()
 }
 
 async function runReconcile(options: Partial<ReconcileOptions> = {}) {
@@ -154,17 +169,7 @@ describe.runIf(hasRedis)('the reconciliation', () => {
   })
 
   test('reads thousands of records in steps, and reports its progress', async () => {
-    await createOrders(ORDERS.slice(0, 1))
-    const record = (await redisSpace.redis.get('idemp:Key-1')) as string
-    const pipeline = redisSpace.redis.pipeline()
-    for (let n = 0; n < 3_000; n++) {
-      const id = randomUUID()
-      const copy = JSON.parse(record)
-      const { order } = JSON.parse(copy.response)
-      copy.response = JSON.stringify({ order: { ...order, id, idempotency_key: `key-${n}` } })
-      pipeline.set(`idemp:key-${n}`, JSON.stringify(copy))
-    }
-    await pipeline.exec()
+    await createLostOrders(3_000)
     const steps: number[] = []
     const { report } = await runReconcile({
       apply: true,
@@ -210,8 +215,8 @@ describe.runIf(hasRedis)('the reconciliation', () => {
   })
 
   describe('as the command order-once reconcile', () => {
-    const run = (...args: string[]) =>
-      runBinary(['reconcile', ...args], { DATABASE_URL: database.url, REDIS_URL: redisSpace.url })
+    const createEnv = () => ({ DATABASE_URL: database.url, REDIS_URL: redisSpace.url })
+    const run = (...args: string[]) => runBinary(['reconcile', ...args], createEnv())
 
     test('exits with 1 while orders are missing, and with 0 once they are restored', async () => {
       const [response] = await createOrders(ORDERS.slice(0, 1))
@@ -228,6 +233,20 @@ describe.runIf(hasRedis)('the reconciliation', () => {
         stderr: '',
       })
       expect(await run()).toMatchObject({ code: 0 })
+    })
+
+    test('prints each missing order, however many', async () => {
+      await createLostOrders(3_000)
+      const { code, stdout } = await run()
+      expect(code).toBe(1)
+      expect(stdout.match(/^missing /gm)).toHaveLength(3_000)
+      expect(stdout).toMatch(/\nTo restore missing orders, add --apply\.\n$/)
+    })
+
+    test.runIf(hasFullDevice)('exits with 1 and one line if its output cannot be written', () => {
+      const { code, stderr } = runBinaryOnFullDisk(['reconcile'], createEnv())
+      expect(code).toBe(1)
+      expect(stderr).toMatch(/^order-once: the output could not be written: ENOSPC.*\n$/)
     })
 
     test('exits with 1 while there are conflicts', async () => {

@@ -1,6 +1,7 @@
 /** The compiled service as processes, run as its users run it. */
-import type { ChildProcess } from 'node:child_process'
+import { type ChildProcess, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
+import { closeSync, existsSync, openSync } from 'node:fs'
 import { chmod, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -16,6 +17,9 @@ import { until } from './until.ts'
 const START_TIMEOUT_MS = 30_000
 
 const BINARY = fileURLToPath(new URL('../../dist/main.js', import.meta.url))
+
+/** Linux has a device that is always full. */
+export const hasFullDevice = existsSync('/dev/full')
 
 export interface ServiceProcess {
   port: number
@@ -50,6 +54,19 @@ export async function runBinary(args: string[], env: Record<string, string> = {}
     once(child, 'close'),
   ])
   return { code: child.exitCode, stdout, stderr }
+}
+
+/** Runs a command of the binary whose standard output is a full disk. */
+export function runBinaryOnFullDisk(args: string[], env: Record<string, string> = {}) {
+  const full = openSync('/dev/full', 'w')
+  onTestFinished(() => closeSync(full))
+  const { status: code, stderr } = spawnSync(process.execPath, [BINARY, ...args], {
+    cwd: tmpdir(),
+    env: { PATH: process.env.PATH, ...env },
+    stdio: ['ignore', full, 'pipe'],
+    encoding: 'utf8',
+  })
+  return { code, stderr }
 }
 
 /**
