@@ -8,7 +8,7 @@ import {
   type RunQuery,
 } from '@order-once/idempotency'
 import { withDeadline } from '@order-once/idempotency/batching'
-import type { Redis } from 'ioredis'
+import { Cluster, type Redis } from 'ioredis'
 import type postgres from 'postgres'
 import { DEFAULT_CLIENT_ID, isClientId } from './clients/clients-file.ts'
 import {
@@ -22,7 +22,7 @@ import { CHECKED_RECORD } from './stores/check-redis.ts'
 import { readDatabaseHistory, storeKnownHistory } from './stores/database-history.ts'
 import { withDedicatedConnection } from './stores/postgres-session.ts'
 import type { Stores } from './stores/prepare.ts'
-import { listMasters, type RedisClient } from './stores/redis-client.ts'
+import { listMasters, listSlotMasters, type RedisClient } from './stores/redis-client.ts'
 import { connectToRedis } from './stores/redis-session.ts'
 
 /** Records per step: Redis and Postgres serve requests in between. */
@@ -64,7 +64,7 @@ export interface ReconcileReport {
  * byte. Rows that exist are never changed, so it can run while the service runs, and again after a failure.
  * After a complete run that leaves no missing order, the watch for failovers reports nothing more.
  *
- * @throws if Postgres or Redis fails; orders that were restored until then stay
+ * @throws if Postgres or Redis fails, or a part of Redis cannot be read; orders that were restored until then stay
  */
 export async function reconcile(
   { databaseUrl, databaseId }: Pick<Stores, 'databaseUrl' | 'databaseId'>,
@@ -168,7 +168,8 @@ async function reconcileRecords(
   }
 
   const masters = listMasters(redis)
-  const sizes = await Promise.all(masters.map((master) => master.dbsize()))
+  checkSlots(redis, masters)
+  const sizes = await Promise.all(masters.map((master) => readPart(master.dbsize())))
   const total = sizes.reduce((sum, size) => sum + size, 0)
   let read = 0
   for (const master of masters) {
@@ -178,14 +179,33 @@ async function reconcileRecords(
       onProgress(Math.min(read, total), total)
     }
   }
+  checkSlots(redis, masters) // a failover during the run
   return report
 }
+
+/** @throws if a slot of a cluster is on none of these servers */
+function checkSlots(redis: RedisClient, masters: Redis[]): void {
+  if (!(redis instanceof Cluster)) return
+  const read = new Set<string | undefined>(
+    masters.map(({ options }) => `${options.host}:${options.port}`),
+  )
+  const unread = listSlotMasters(redis).filter((master) => !read.has(master)).length
+  if (unread > 0) throw createUnreadError(`${unread} slots have no node that responds`)
+}
+
+/** @throws an error that says what it means for the run */
+const readPart = <T>(reply: Promise<T>): Promise<T> =>
+  reply.catch((error) => {
+    throw createUnreadError(error.message)
+  })
+
+const createUnreadError = (reason: string) => new Error(`not all of Redis could be read: ${reason}`)
 
 /** Reads the names of all keys of a server, in steps; some of them twice. */
 async function* scanNames(redis: Redis): AsyncGenerator<string[]> {
   let cursor = '0'
   do {
-    const [next, names] = await redis.scan(cursor, 'COUNT', BATCH_SIZE)
+    const [next, names] = await readPart(redis.scan(cursor, 'COUNT', BATCH_SIZE))
     cursor = next
     yield names
   } while (cursor !== '0')
