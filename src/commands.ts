@@ -20,13 +20,30 @@ const FAILURE = 1
 const WRONG_USAGE = 2
 
 /**
- * Runs a command; each loads only what it needs. Results go to stdout; what stopped it, in one line, to stderr.
+ * Runs a command, and waits until its output is written. Results go to stdout; what stopped it, in one line, to
+ * stderr.
  *
  * @returns the exit code: 0, 1 after a failure, 2 after wrong usage. `serve` goes on after it returns
  */
-export async function runCommand([name, ...args]: string[]): Promise<number> {
+export async function runCommand(args: string[]): Promise<number> {
+  // Their output is a log, whose failures never stop them.
+  if (['serve', 'migrate', 'cleanup'].includes(args[0] ?? '')) return dispatchCommand(args)
+  let outputError: Error | undefined
+  process.stdout.on('error', (error) => {
+    outputError ??= error
+  })
+  const exitCode = await dispatchCommand(args)
+  // The exit of a process cuts what its pipe has not taken yet.
+  await new Promise((resolve) => process.stdout.write('', resolve))
+  if (outputError === undefined) return exitCode
+  console.error(`order-once: the output could not be written: ${outputError.message}`)
+  return exitCode || FAILURE
+}
+
+/** Runs a command; each loads only what it needs. */
+async function dispatchCommand([name, ...args]: string[]): Promise<number> {
   if (name === 'serve' || name === 'migrate' || name === 'cleanup') {
-    if (args.includes('--help') || args.includes('-h')) return runCommand(['--help'])
+    if (args.includes('--help') || args.includes('-h')) return dispatchCommand(['--help'])
     if (args.length > 0) {
       console.error(`order-once ${name} takes no arguments, but settings: see order-once --help`)
       return WRONG_USAGE

@@ -111,7 +111,7 @@ async function runReconcile(options: Flags): Promise<boolean> {
     if (redisUrl === undefined) {
       throw new StartError('there is no REDIS_URL: nothing remembers what Postgres has lost')
     }
-    const { remembered, missing, restored, conflicts, unreadable } = await reconcile(
+    const { remembered, missing, restored, conflicts, notUnderstood } = await reconcile(
       stores,
       redisUrl,
       {
@@ -124,9 +124,8 @@ async function runReconcile(options: Flags): Promise<boolean> {
       },
     )
     lines.push(
-      `Remembered orders: ${remembered}. Missing in Postgres: ${missing}. Restored: ${restored}. Conflicts: ${conflicts}.`,
+      `Remembered orders: ${remembered}. Missing in Postgres: ${missing}. Restored: ${restored}. Conflicts: ${conflicts}. Not understood: ${notUnderstood}.`,
     )
-    if (unreadable > 0) lines.push(`Responses that are not those of an order: ${unreadable}.`)
     if (!options.apply && missing > conflicts) lines.push('To restore missing orders, add --apply.')
     return missing === restored
   } catch (error) {

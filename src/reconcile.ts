@@ -1,14 +1,16 @@
 /** The reconciliation: finds orders that Redis remembers and Postgres has lost, and restores them. */
+import { isUtf8 } from 'node:buffer'
 import {
   createRecordFormat,
   ForeignRecordError,
   getRecordName,
+  parseIdempotencyKey,
   type RunQuery,
 } from '@order-once/idempotency'
 import { withDeadline } from '@order-once/idempotency/batching'
-import type { Redis } from 'ioredis'
+import { Cluster, type Redis } from 'ioredis'
 import type postgres from 'postgres'
-import { DEFAULT_CLIENT_ID } from './clients/clients-file.ts'
+import { DEFAULT_CLIENT_ID, isClientId } from './clients/clients-file.ts'
 import {
   findMissingOrders,
   type MissingOrder,
@@ -16,10 +18,11 @@ import {
   type RememberedOrder,
   restoreOrders,
 } from './orders/remembered-orders.ts'
+import { CHECKED_RECORD } from './stores/check-redis.ts'
 import { readDatabaseHistory, storeKnownHistory } from './stores/database-history.ts'
 import { withDedicatedConnection } from './stores/postgres-session.ts'
 import type { Stores } from './stores/prepare.ts'
-import { listMasters, type RedisClient } from './stores/redis-client.ts'
+import { listMasters, listSlotMasters, type RedisClient } from './stores/redis-client.ts'
 import { connectToRedis } from './stores/redis-session.ts'
 
 /** Records per step: Redis and Postgres serve requests in between. */
@@ -52,8 +55,8 @@ export interface ReconcileReport {
   restored: number
   /** missing orders whose key another order has */
   conflicts: number
-  /** responses that are not exactly those of an order */
-  unreadable: number
+  /** values that are neither a claim nor a record that the service can have made */
+  notUnderstood: number
 }
 
 /**
@@ -61,7 +64,7 @@ export interface ReconcileReport {
  * byte. Rows that exist are never changed, so it can run while the service runs, and again after a failure.
  * After a complete run that leaves no missing order, the watch for failovers reports nothing more.
  *
- * @throws if Postgres or Redis fails; orders that were restored until then stay
+ * @throws if Postgres or Redis fails, or a part of Redis cannot be read; orders that were restored until then stay
  */
 export async function reconcile(
   { databaseUrl, databaseId }: Pick<Stores, 'databaseUrl' | 'databaseId'>,
@@ -89,7 +92,7 @@ async function reconcileRecords(
   databaseId: string,
   { apply, since = 0, onMissing = () => {}, onProgress = () => {} }: ReconcileOptions,
 ): Promise<ReconcileReport> {
-  const report = { remembered: 0, missing: 0, restored: 0, conflicts: 0, unreadable: 0 }
+  const report = { remembered: 0, missing: 0, restored: 0, conflicts: 0, notUnderstood: 0 }
   const records = createRecordFormat({ database: databaseId })
   const runQuery: RunQuery = (text, values) =>
     withDeadline(
@@ -100,43 +103,60 @@ async function reconcileRecords(
   /** ids of missing orders: SCAN can return a key twice */
   const reported = new Set<string>()
 
-  /** @returns undefined if the record is not that of an order of this database */
-  function readOrder(name: string, text: string | null): RememberedOrder | undefined {
-    const { clientId, key } = parseRecordName(name)
-    const record = text === null ? undefined : readRecord(key, text)
-    if (record?.state !== 'completed') return undefined
-    const { response: body, payload_hash: fingerprint } = record
-    const order = parseRememberedOrder(clientId, key, { body, fingerprint })
-    if (order === undefined) report.unreadable++
-    return order
-  }
-
-  function readRecord(key: string, text: string) {
+  /** @returns undefined if there is no record, or it is not that of an order of this database */
+  async function readOrder(name: string): Promise<RememberedOrder | undefined> {
+    const parsedName = parseRecordName(name)
+    if (parsedName === undefined) {
+      report.notUnderstood++
+      return undefined
+    }
+    const { clientId, key } = parsedName
     try {
-      return records.parse(key, text)
+      const bytes = await redis.getBuffer(name)
+      if (bytes === null) return undefined // it has expired
+      // Decoding would replace malformed bytes.
+      const record = isUtf8(bytes) ? records.parse(key, bytes.toString()) : undefined
+      if (record?.state === 'in_flight') return undefined
+      const order =
+        record && record.encoding === undefined
+          ? parseRememberedOrder(clientId, key, {
+              statusCode: record.status_code,
+              body: record.response,
+              fingerprint: record.payload_hash,
+            })
+          : undefined
+      if (order === undefined) report.notUnderstood++
+      return order
     } catch (error) {
       if (error instanceof ForeignRecordError) return undefined
-      throw error
+      if (!isWrongType(error)) throw error
+      report.notUnderstood++
+      return undefined
     }
   }
 
   async function reconcileBatch(names: string[]): Promise<void> {
     // One key a command: on a cluster, several would be in different slots.
-    const texts = await Promise.all(names.map((name) => redis.get(name)))
-    const remembered = names
-      .map((name, index) => readOrder(name, texts[index] ?? null))
+    const remembered = (await Promise.all(names.map(readOrder)))
       .filter((order) => order !== undefined)
       .filter(({ created_at }) => created_at >= since)
     report.remembered += remembered.length
-    const missing = await findMissingOrders(runQuery, remembered)
-    const isFree = ({ otherId }: MissingOrder) => otherId === undefined
-    const lost = missing.filter(isFree).map(({ order }) => order)
-    const restored = apply ? await restoreOrders(runQuery, lost) : new Set<string>()
-    // A request can have taken a key since it was looked up.
-    const taken = apply ? lost.filter(({ id }) => !restored.has(id)) : []
-    const late = await findMissingOrders(runQuery, taken)
-    for (const found of missing) {
-      const { order, otherId = late.find((other) => other.order.id === order.id)?.otherId } = found
+    let missing = await findMissingOrders(runQuery, remembered)
+    let restored = new Set<string>()
+    if (apply) {
+      const lost = missing.filter(({ otherId }) => otherId === undefined)
+      restored = await restoreOrders(
+        runQuery,
+        lost.map(({ order }) => order),
+      )
+      // Since the look-up, another run can have restored an order, or a request can have taken its key.
+      const others = missing.map(({ order }) => order).filter(({ id }) => !restored.has(id))
+      missing = [
+        ...lost.filter(({ order }) => restored.has(order.id)),
+        ...(await findMissingOrders(runQuery, others)),
+      ]
+    }
+    for (const { order, otherId } of missing) {
       if (reported.has(order.id)) continue
       reported.add(order.id)
       const isRestored = restored.has(order.id)
@@ -148,33 +168,64 @@ async function reconcileRecords(
   }
 
   const masters = listMasters(redis)
-  const sizes = await Promise.all(masters.map((master) => master.dbsize()))
+  checkSlots(redis, masters)
+  const sizes = await Promise.all(masters.map((master) => readPart(master.dbsize())))
   const total = sizes.reduce((sum, size) => sum + size, 0)
   let read = 0
   for (const master of masters) {
     for await (const names of scanNames(master)) {
-      await reconcileBatch(names.filter((name) => name.startsWith(PREFIX)))
+      await reconcileBatch(names.filter(isRecordName))
       read += names.length
       onProgress(Math.min(read, total), total)
     }
   }
+  checkSlots(redis, masters) // a failover during the run
   return report
 }
+
+/** @throws if a slot of a cluster is on none of these servers */
+function checkSlots(redis: RedisClient, masters: Redis[]): void {
+  if (!(redis instanceof Cluster)) return
+  const read = new Set<string | undefined>(
+    masters.map(({ options }) => `${options.host}:${options.port}`),
+  )
+  const unread = listSlotMasters(redis).filter((master) => !read.has(master)).length
+  if (unread > 0) throw createUnreadError(`${unread} slots have no node that responds`)
+}
+
+/** @throws an error that says what it means for the run */
+const readPart = <T>(reply: Promise<T>): Promise<T> =>
+  reply.catch((error) => {
+    throw createUnreadError(error.message)
+  })
+
+const createUnreadError = (reason: string) => new Error(`not all of Redis could be read: ${reason}`)
 
 /** Reads the names of all keys of a server, in steps; some of them twice. */
 async function* scanNames(redis: Redis): AsyncGenerator<string[]> {
   let cursor = '0'
   do {
-    const [next, names] = await redis.scan(cursor, 'COUNT', BATCH_SIZE)
+    const [next, names] = await readPart(redis.scan(cursor, 'COUNT', BATCH_SIZE))
     cursor = next
     yield names
   } while (cursor !== '0')
 }
 
-/** `idemp:<key>` of the client `default`, `idemp:<client>,<key>` of the others: no key has a comma. */
-function parseRecordName(name: string): { clientId: string; key: string } {
-  const rest = name.slice(PREFIX.length)
-  const comma = rest.indexOf(',')
-  if (comma < 0) return { clientId: DEFAULT_CLIENT_ID, key: rest }
-  return { clientId: rest.slice(0, comma), key: rest.slice(comma + 1) }
+const isRecordName = (name: string) => name.startsWith(PREFIX) && !name.startsWith(CHECKED_RECORD)
+
+/** Whether a value is no string. */
+const isWrongType = (error: unknown) =>
+  error instanceof Error && error.message.startsWith('WRONGTYPE')
+
+/**
+ * Parses `idemp:<key>` of the client `default`, and `idemp:<client>,<key>` of the others: no key has a comma.
+ *
+ * @returns undefined if the service cannot have made this name
+ */
+function parseRecordName(name: string): { clientId: string; key: string } | undefined {
+  const [key = '', client, ...more] = name.slice(PREFIX.length).split(',').reverse()
+  const isName =
+    more.length === 0 && client !== DEFAULT_CLIENT_ID && parseIdempotencyKey(key) === key
+  const clientId = client ?? DEFAULT_CLIENT_ID
+  return isName && isClientId(clientId) ? { clientId, key } : undefined
 }

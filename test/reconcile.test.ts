@@ -1,10 +1,12 @@
 import { randomUUID } from 'node:crypto'
 import { beforeEach, describe, expect, test } from 'vitest'
+import { fingerprintCanonical } from '../packages/idempotency/src/fingerprint.ts'
 import { createRecordFormat } from '../packages/idempotency/src/stores/record.ts'
 import { findHistoryChange } from '../src/failover-watch.ts'
+import { canonicalizeOrder, type NewOrder } from '../src/orders/schema.ts'
 import { type FoundOrder, type ReconcileOptions, reconcile } from '../src/reconcile.ts'
 import { newKey, send } from './support/client.ts'
-import { runBinary } from './support/process.ts'
+import { hasFullDevice, runBinary, runBinaryOnFullDisk } from './support/process.ts'
 import { createTestStores, startInstance } from './support/service.ts'
 import { hasRedis } from './support/stores.ts'
 import { until } from './support/until.ts'
@@ -31,6 +33,21 @@ async function createOrders(orders = ORDERS) {
   return responses
 }
 
+/** Makes Redis remember orders that Postgres does not have. */
+async function createLostOrders(count: number) {
+  await createOrders(ORDERS.slice(0, 1))
+  const record = (await redisSpace.redis.get('idemp:Key-1')) as string
+  const pipeline = redisSpace.redis.pipeline()
+  for (let n = 0; n < count; n++) {
+    const id = randomUUID()
+    const copy = JSON.parse(record)
+    const { order } = JSON.parse(copy.response)
+    copy.response = JSON.stringify({ order: { ...order, id, idempotency_key: `key-${n}` } })
+    pipeline.set(`idemp:key-${n}`, JSON.stringify(copy))
+  }
+  await pipeline.exec()
+}
+
 async function runReconcile(options: Partial<ReconcileOptions> = {}) {
   const found: FoundOrder[] = []
   const stores = { databaseUrl: database.url, databaseId: instance.databaseId }
@@ -55,7 +72,7 @@ describe.runIf(hasRedis)('the reconciliation', () => {
   test('finds nothing while Postgres has all orders', async () => {
     await createOrders()
     expect((await runReconcile({ apply: true })).report).toEqual({
-      ...{ remembered: 3, missing: 0, restored: 0, conflicts: 0, unreadable: 0 },
+      ...{ remembered: 3, missing: 0, restored: 0, conflicts: 0, notUnderstood: 0 },
     })
   })
 
@@ -105,6 +122,28 @@ describe.runIf(hasRedis)('the reconciliation', () => {
     expect(await readRows()).toEqual(before)
   })
 
+  test('counts an order as there that another run restores at the same time', async () => {
+    await createOrders()
+    await database.sql`delete from orders`
+    const runs: ReturnType<typeof runReconcile>[] = []
+    await database.sql.begin(async (sql) => {
+      await sql`lock table orders in share mode` // inserts wait for it
+      for (let i = 0; i < 2; i++) runs.push(runReconcile({ apply: true }))
+      await until(async () => {
+        const waiting = await sql`
+          select from pg_locks where not granted and relation = 'orders'::regclass`
+        return waiting.length === 2
+      })
+    })
+    const reports = (await Promise.all(runs)).map(({ report }) => report)
+    expect(reports).toEqual(
+      expect.arrayContaining([
+        expect.objectContaining({ missing: 3, restored: 3 }),
+        expect.objectContaining({ missing: 0, restored: 0 }),
+      ]),
+    )
+  })
+
   test('counts an order whose key was released as there', async () => {
     await createOrders()
     await database.sql`update orders set released_key = idempotency_key, idempotency_key = null`
@@ -119,52 +158,128 @@ describe.runIf(hasRedis)('the reconciliation', () => {
     expect((await runReconcile({ since })).report).toMatchObject({ missing: 1 })
   })
 
-  test('ignores claims and the records of other databases, and counts what is no order', async () => {
+  test('ignores claims, the records of other databases and the keys of the health check', async () => {
     const { redis } = redisSpace
-    const { databaseId } = instance
-    const response = (body: string) => ({ statusCode: 201, headers: {}, body })
-    const formatRecord = (database: string, body: string) =>
-      createRecordFormat({ database }).formatCompleted({
-        fingerprint: 'v1:',
-        response: response(body),
-      })
-    const [{ text } = { text: '' }] = await createOrders(ORDERS.slice(0, 1))
-    await redis.set('idemp:foreign', formatRecord('another', text))
-    await redis.set(
-      'idemp:claim',
-      createRecordFormat({ database: databaseId }).formatClaim('v1:', 't'),
-    )
-    await redis.set('idemp:corrupt', 'no JSON')
-    await redis.set('idemp:another-key', formatRecord(databaseId, text))
-    await redis.set('idemp:no-order', formatRecord(databaseId, '{}'))
-    // Responses that Postgres cannot have, in the form of ours.
-    const created_at = '2026-01-01T00:00:00.000Z'
-    const forged = [
-      { id: 'x', user_id: 'u', item: 'i', amount: 1 },
-      { id: randomUUID(), user_id: { a: 1 }, item: 'i', amount: 1 },
-      { id: randomUUID(), user_id: 'u', item: 'i', amount: 1e30 },
-    ]
-    for (const [i, members] of forged.entries()) {
-      const order = { ...members, idempotency_key: `forged-${i}`, created_at }
-      await redis.set(`idemp:forged-${i}`, formatRecord(databaseId, JSON.stringify({ order })))
-    }
+    await createOrders(ORDERS.slice(0, 1))
+    const record = JSON.parse((await redis.get('idemp:Key-1')) as string)
+    await redis.set('idemp:foreign', JSON.stringify({ ...record, database: 'another' }))
+    const { formatClaim } = createRecordFormat({ database: instance.databaseId })
+    await redis.set('idemp:health check 1', '1')
+    await redis.set('idemp:claim', formatClaim('v1:', 't'))
     expect((await runReconcile({ apply: true })).report).toEqual({
-      ...{ remembered: 1, missing: 0, restored: 0, conflicts: 0, unreadable: 5 },
+      ...{ remembered: 1, missing: 0, restored: 0, conflicts: 0, notUnderstood: 0 },
+    })
+  })
+
+  describe('counts what the service cannot have made, and restores the orders beside it:', () => {
+    type Members = Record<string, unknown>
+    let record: Members
+
+    /** Stores a record as that of the order `Key-1`, with other members. */
+    async function storeRecord(members: Members, change: Members = {}, name = 'bad') {
+      const body = { user_id: 'u', item: 'i', amount: 1, ...members }
+      const order = {
+        id: randomUUID(),
+        ...{ user_id: body.user_id, item: body.item, amount: body.amount },
+        ...{ idempotency_key: name.split(',').at(-1), created_at: new Date().toISOString() },
+        ...members,
+      }
+      const canonical = canonicalizeOrder(body as unknown as NewOrder)
+      await redisSpace.redis.set(
+        `idemp:${name}`,
+        JSON.stringify({
+          ...record,
+          response: JSON.stringify({ order }),
+          payload_hash: fingerprintCanonical('POST', '/orders', canonical),
+          ...change,
+        }),
+      )
+    }
+
+    beforeEach(async () => {
+      await createOrders(ORDERS.slice(0, 1))
+      record = JSON.parse((await redisSpace.redis.get('idemp:Key-1')) as string)
+      await database.sql`delete from orders`
+    })
+
+    const expectNotUnderstood = async () => {
+      expect((await runReconcile({ apply: true })).report).toEqual({
+        ...{ remembered: 1, missing: 1, restored: 1, conflicts: 0, notUnderstood: 1 },
+      })
+    }
+
+    test('(a record that the service can have made is understood)', async () => {
+      await storeRecord({})
+      expect((await runReconcile({ apply: true })).report).toMatchObject({ restored: 2 })
+    })
+
+    test.each<[string, Members]>([
+      ['an id that is no UUID', { id: 'x' }],
+      ['an id in upper case', { id: randomUUID().toUpperCase() }],
+      ['an id in an array', { id: [randomUUID()] }],
+      ['an object as a text', { user_id: { a: 1 } }],
+      ['NUL', { item: 'a\0' }],
+      ['a lone surrogate', { item: 'a\ud800' }],
+      ['a text that is too long', { item: 'a'.repeat(256) }],
+      ['an amount that is too large', { amount: 1e30 }],
+      ['an amount that the column rounds to 0', { amount: 1e-9 }],
+      ['an amount with five decimals', { amount: 1.00001 }],
+      ['a time that Postgres does not have', { created_at: '+275760-09-13T00:00:00.000Z' }],
+      ['a time before all orders', { created_at: '0000-01-01T00:00:00.000Z' }],
+      ['a time in another form', { created_at: '2026-01-01T00:00:00Z' }],
+      ['another key', { idempotency_key: 'another' }],
+      ['a member more', { note: 'n' }],
+    ])('%s', async (_, members) => {
+      await storeRecord(members)
+      await expectNotUnderstood()
+    })
+
+    test.each<[string, Members]>([
+      ['another status', { status_code: 500 }],
+      ['another fingerprint', { payload_hash: 'v1:\0' }],
+      ['no JSON in it', { response: '{' }],
+      ['null', { response: 'null' }],
+      ['an encoding', { encoding: 'base64' }],
+    ])('a response with %s', async (_, change) => {
+      await storeRecord({}, change)
+      await expectNotUnderstood()
+    })
+
+    test.each([
+      'a'.repeat(9_000),
+      'a\0',
+      'a\u001b[2J',
+      'a"',
+      'shop 1,a',
+      'shop\0,a',
+      ',a',
+      'default,a',
+      'shop,shop,a',
+      `${'a'.repeat(65)},a`,
+    ])('the name %j', async (name) => {
+      await storeRecord({}, {}, name)
+      await expectNotUnderstood()
+    })
+
+    test('a truncated record, malformed UTF-8, and values that are no strings', async () => {
+      const { redis } = redisSpace
+      await storeRecord({ item: 'ITEM' })
+      const text = (await redis.get('idemp:bad')) as string
+      await redis.set('idemp:bad', text.slice(0, -10))
+      const [start, end] = text.split('ITEM') as [string, string]
+      const bytes = [Buffer.from(start), Buffer.from([0xed, 0xa0, 0x80]), Buffer.from(end)]
+      await redis.set('idemp:bad-1', Buffer.concat(bytes))
+      await redis.set(Buffer.from([...Buffer.from('idemp:bad-'), 0xff]), text)
+      await redis.rpush('idemp:list', 'a')
+      await redis.hset('idemp:hash', 'a', 'b')
+      expect((await runReconcile({ apply: true })).report).toMatchObject({
+        ...{ remembered: 1, restored: 1, notUnderstood: 5 },
+      })
     })
   })
 
   test('reads thousands of records in steps, and reports its progress', async () => {
-    await createOrders(ORDERS.slice(0, 1))
-    const record = (await redisSpace.redis.get('idemp:Key-1')) as string
-    const pipeline = redisSpace.redis.pipeline()
-    for (let n = 0; n < 3_000; n++) {
-      const id = randomUUID()
-      const copy = JSON.parse(record)
-      const { order } = JSON.parse(copy.response)
-      copy.response = JSON.stringify({ order: { ...order, id, idempotency_key: `key-${n}` } })
-      pipeline.set(`idemp:key-${n}`, JSON.stringify(copy))
-    }
-    await pipeline.exec()
+    await createLostOrders(3_000)
     const steps: number[] = []
     const { report } = await runReconcile({
       apply: true,
@@ -202,6 +317,7 @@ describe.runIf(hasRedis)('the reconciliation', () => {
       await database.sql`delete from orders`
       await runReconcile()
       expect(await findChange()).toBe(message)
+      await redisSpace.redis.set('idemp:truncated', '{"state":"comp')
       await runReconcile({ apply: true, since: 0 })
       expect(await findChange()).toBe(message)
       await runReconcile({ apply: true })
@@ -210,8 +326,8 @@ describe.runIf(hasRedis)('the reconciliation', () => {
   })
 
   describe('as the command order-once reconcile', () => {
-    const run = (...args: string[]) =>
-      runBinary(['reconcile', ...args], { DATABASE_URL: database.url, REDIS_URL: redisSpace.url })
+    const createEnv = () => ({ DATABASE_URL: database.url, REDIS_URL: redisSpace.url })
+    const run = (...args: string[]) => runBinary(['reconcile', ...args], createEnv())
 
     test('exits with 1 while orders are missing, and with 0 once they are restored', async () => {
       const [response] = await createOrders(ORDERS.slice(0, 1))
@@ -219,15 +335,40 @@ describe.runIf(hasRedis)('the reconciliation', () => {
       await database.sql`delete from orders`
       expect(await run()).toEqual({
         code: 1,
-        stdout: `missing ${id} ${created_at} client default key Key-1\nRemembered orders: 1. Missing in Postgres: 1. Restored: 0. Conflicts: 0.\nTo restore missing orders, add --apply.\n`,
+        stdout: `missing ${id} ${created_at} client default key Key-1\nRemembered orders: 1. Missing in Postgres: 1. Restored: 0. Conflicts: 0. Not understood: 0.\nTo restore missing orders, add --apply.\n`,
         stderr: '',
       })
       expect(await run('--apply', '--since', '2026-01-01T00:00:00Z')).toEqual({
         code: 0,
-        stdout: `restored ${id} ${created_at} client default key Key-1\nRemembered orders: 1. Missing in Postgres: 1. Restored: 1. Conflicts: 0.\n`,
+        stdout: `restored ${id} ${created_at} client default key Key-1\nRemembered orders: 1. Missing in Postgres: 1. Restored: 1. Conflicts: 0. Not understood: 0.\n`,
         stderr: '',
       })
       expect(await run()).toMatchObject({ code: 0 })
+    })
+
+    test('prints no control character of a name, and counts what it does not understand', async () => {
+      await createLostOrders(1)
+      await redisSpace.redis.rename('idemp:key-0', 'idemp:\u001b[2J,key-0')
+      expect(await run()).toEqual({
+        code: 0,
+        stdout:
+          'Remembered orders: 1. Missing in Postgres: 0. Restored: 0. Conflicts: 0. Not understood: 1.\n',
+        stderr: '',
+      })
+    })
+
+    test('prints each missing order, however many', async () => {
+      await createLostOrders(3_000)
+      const { code, stdout } = await run()
+      expect(code).toBe(1)
+      expect(stdout.match(/^missing /gm)).toHaveLength(3_000)
+      expect(stdout).toMatch(/\nTo restore missing orders, add --apply\.\n$/)
+    })
+
+    test.runIf(hasFullDevice)('exits with 1 and one line if its output cannot be written', () => {
+      const { code, stderr } = runBinaryOnFullDisk(['reconcile'], createEnv())
+      expect(code).toBe(1)
+      expect(stderr).toMatch(/^order-once: the output could not be written: ENOSPC.*\n$/)
     })
 
     test('exits with 1 while there are conflicts', async () => {

@@ -1,9 +1,17 @@
 /** Orders that only their responses in Redis remember: finds and restores them in Postgres. */
-import type { RunQuery } from '@order-once/idempotency'
-import Value from 'typebox/value'
+import { fingerprintCanonical, type RunQuery } from '@order-once/idempotency'
+import { Ajv } from 'ajv'
 import { UUID } from '../uuid.ts'
 import { compareKeys, formatArray } from './repository.ts'
-import { buildResponse, FIELD_NAMES, NewOrder, type Order } from './schema.ts'
+import {
+  buildResponse,
+  canonicalizeOrder,
+  FIELD_KEYWORDS,
+  FIELD_NAMES,
+  NewOrder,
+  ORDERS_PATH,
+  type Order,
+} from './schema.ts'
 import { orders } from './table.ts'
 
 /** An order, as the response of its request says. */
@@ -16,15 +24,26 @@ export interface MissingOrder {
   otherId: string | undefined
 }
 
+/** More than the clocks of two machines differ. */
+const MAX_CLOCK_DIFFERENCE_MS = 24 * 60 * 60 * 1000
+
+/** Checks fields as those of a request are checked. */
+const isNewOrder = new Ajv({
+  strict: false,
+  validateSchema: false,
+  keywords: FIELD_KEYWORDS,
+}).compile(NewOrder)
+
 /**
- * Reads the order from the body of its 201.
+ * Reads the order from its response. Others can write to Redis, and Postgres refuses the whole batch of a value
+ * that it cannot have.
  *
- * @returns undefined if the body is not exactly the response of an order with this key
+ * @returns undefined if the service cannot have made this response and fingerprint for this key
  */
 export function parseRememberedOrder(
   clientId: string,
   key: string,
-  { body, fingerprint }: { body: string; fingerprint: string },
+  { statusCode, body, fingerprint }: { statusCode: number; body: string; fingerprint: string },
 ): RememberedOrder | undefined {
   let members: Record<string, unknown> | undefined
   try {
@@ -39,13 +58,20 @@ export function parseRememberedOrder(
     created_at: Date.parse(String(members?.created_at)),
   } as RememberedOrder
   const fields = Object.fromEntries(FIELD_NAMES.map((name) => [name, order[name]]))
-  // Others can write to Redis: Postgres would refuse the whole batch of a value that it cannot have.
-  const isOrder =
-    UUID.test(order.id) &&
-    Value.Check(NewOrder, fields) &&
-    order.idempotency_key === key &&
-    !Number.isNaN(order.created_at)
-  return isOrder && buildResponse(order).body === body ? order : undefined
+  const { id, idempotency_key, created_at } = order
+  if (
+    idempotency_key !== key ||
+    typeof id !== 'string' ||
+    !UUID.test(id) ||
+    id !== id.toLowerCase() ||
+    !(created_at >= 0 && created_at < Date.now() + MAX_CLOCK_DIFFERENCE_MS) ||
+    !isNewOrder(fields) ||
+    fingerprint !== fingerprintCanonical('POST', ORDERS_PATH, canonicalizeOrder(order))
+  ) {
+    return undefined
+  }
+  const response = buildResponse(order)
+  return response.statusCode === statusCode && response.body === body ? order : undefined
 }
 
 /** $1 ids, $2 clients, $3 keys: arrays. */

@@ -30,8 +30,11 @@ const MIN_VERSION = 6
 /** Commands of the first handshake: an error of them concerns the URL. */
 const HANDSHAKE = ['hello', 'auth', 'select']
 
-/** Names that no client can use: a key has no blank. One of each kind of key that the service writes. */
-const CHECKED_KEYS = ['idemp:health check', 'order-once:rate-limit:health check']
+/** How the names of checked records begin. No client can use them: a key has no blank. */
+export const CHECKED_RECORD = 'idemp:health check'
+
+/** One of each kind of key that the service writes. */
+const CHECKED_KEYS = [CHECKED_RECORD, 'order-once:rate-limit:health check']
 
 /** Enough to find a key for each shard with one slot in a hundred or more. */
 const MAX_KEYS_PER_SEARCH = 1_000
@@ -85,7 +88,7 @@ function listKeysOfShards({ slots }: Cluster): string[] {
   for (const key of CHECKED_KEYS) missing.delete(getShard(key))
   const keys: string[] = []
   for (let i = 0; missing.size > 0 && i < MAX_KEYS_PER_SEARCH; i++) {
-    const key = `${CHECKED_KEYS[0]} ${i}`
+    const key = `${CHECKED_RECORD} ${i}`
     if (missing.delete(getShard(key))) keys.push(key)
   }
   return keys

@@ -8,6 +8,9 @@ import {
   type ServerTarget,
 } from './redis-url.ts'
 
+/** How many slots each cluster has. */
+const SLOTS = 16_384
+
 /** A client of one server, or of a cluster. */
 export type RedisClient = Redis | Cluster
 
@@ -86,6 +89,10 @@ export function createServerClient(
 /** Returns clients of the servers that have the keys: the masters of a cluster, or the one server. */
 export const listMasters = (client: RedisClient): Redis[] =>
   client instanceof Cluster ? client.nodes('master') : [client]
+
+/** Names the server of each slot of a cluster; `undefined` for a slot that none has. */
+export const listSlotMasters = (cluster: Cluster): (string | undefined)[] =>
+  Array.from({ length: SLOTS }, (_, slot) => cluster.slots[slot]?.[0])
 
 /** Creates a client of one sentinel. */
 export function createSentinelClient(

@@ -4,7 +4,7 @@ import { parseClients } from '../../src/clients/clients-file.ts'
 import { generateClientKey } from '../../src/clients/keygen.ts'
 import { ALGORITHMS } from '../../src/signature/algorithms.ts'
 import { signBase } from '../support/message-signature.ts'
-import { runBinary } from '../support/process.ts'
+import { hasFullDevice, runBinary, runBinaryOnFullDisk } from '../support/process.ts'
 
 describe('order-once keygen', () => {
   test('prints a private key and the entry for the file of clients, which belong together', async () => {
@@ -46,6 +46,12 @@ describe('order-once keygen', () => {
       })
     },
   )
+
+  test.runIf(hasFullDevice)('exits with 1 and says so if the key could not be written', () => {
+    const { code, stderr } = runBinaryOnFullDisk(['keygen', 'shop-1'])
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/\norder-once: the output could not be written: ENOSPC.*\n$/)
+  })
 
   test('prints its usage with --help', async () => {
     const { code, stdout } = await runBinary(['keygen', '--help'])

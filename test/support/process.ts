@@ -1,5 +1,6 @@
 /** The compiled service as processes, run as its users run it. */
-import type { ChildProcess } from 'node:child_process'
+import { type ChildProcess, spawnSync } from 'node:child_process'
+import { closeSync, existsSync, openSync } from 'node:fs'
 import { chmod, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -14,6 +15,9 @@ import { until } from './until.ts'
 const START_TIMEOUT_MS = 30_000
 
 const BINARY = fileURLToPath(new URL('../../dist/main.js', import.meta.url))
+
+/** Linux has a device that is always full. */
+export const hasFullDevice = existsSync('/dev/full')
 
 export interface ServiceProcess {
   port: number
@@ -39,6 +43,19 @@ export async function createTemporaryFolder(): Promise<string> {
 export async function runBinary(args: string[], env: Record<string, string> = {}, folder?: string) {
   const cwd = folder ?? (await createTemporaryFolder())
   return runProgram([process.execPath, BINARY, ...args], { env, cwd })
+}
+
+/** Runs a command of the binary whose standard output is a full disk. */
+export function runBinaryOnFullDisk(args: string[], env: Record<string, string> = {}) {
+  const full = openSync('/dev/full', 'w')
+  onTestFinished(() => closeSync(full))
+  const { status: code, stderr } = spawnSync(process.execPath, [BINARY, ...args], {
+    cwd: tmpdir(),
+    env: { PATH: process.env.PATH, ...env },
+    stdio: ['ignore', full, 'pipe'],
+    encoding: 'utf8',
+  })
+  return { code, stderr }
 }
 
 /**
