@@ -163,8 +163,11 @@ test('a synchronous standby that is missing does not pile up connections, and re
   const { port } = await startInstance({ database: { url: server.url.href } }, { env })
   expect((await send(port)).status).toBe(201)
   await setStandby('nobody')
-  const key = newKey()
-  expect((await send(port, { key })).json.code).toBe('database-unavailable')
+  // Postgres reads the setting some time after the reload.
+  const key = await until(async () => {
+    const key = newKey()
+    return (await send(port, { key })).json.code === 'database-unavailable' && key
+  })
   await until(async () => !(await isReady(port)), FOLLOWS_WITHIN_MS)
   expect(await countBackendsUnderLoad(port, sql)).toBeLessThanOrEqual(22)
   expect(await isReady(port)).toBe(false)
