@@ -99,7 +99,7 @@ func send() (status int, retryAfter, text string) {
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Idempotency-Key", key)
 	request.Header.Set("Prefer", "wait=10")
-	sign(request.Header) // anew for each attempt, because the signature has a time
+	sign(request.Header) // again for each attempt, because the signature has a time
 	response, err := client.Do(request)
 	if err != nil {
 		log.Print(err)

@@ -47,7 +47,7 @@ async function send() {
     'Content-Type': 'application/json',
     'Idempotency-Key': key,
     Prefer: 'wait=10',
-    ...makeSignature(), // anew for each attempt, because it has a time
+    ...makeSignature(), // again for each attempt, because it has a time
   }
   const signal = AbortSignal.timeout(15_000) // longer than the wait=10 of Prefer
   // Not in the try block: an invalid key is no reason for a retry.

@@ -67,7 +67,7 @@ def send():
         "Content-Type": "application/json",
         "Idempotency-Key": key,
         "Prefer": "wait=10",
-        **make_signature(),  # anew for each attempt, because it has a time
+        **make_signature(),  # again for each attempt, because it has a time
     }
     is_tls = url.scheme == "https"
     connect = http.client.HTTPSConnection if is_tls else http.client.HTTPConnection

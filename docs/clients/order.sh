@@ -59,7 +59,7 @@ signature() {
 
 back_off_ms=200
 while true; do
-  signature >"$tmp/signature" # made anew for each attempt, because it has a time
+  signature >"$tmp/signature" # made again for each attempt, because it has a time
   # 15 s: longer than the wait=10 of Prefer
   status=$(curl -q -sS --max-time 15 "${url%/}/orders" -o "$tmp/body" -D "$tmp/headers" -w '%{http_code}' \
     -H 'Content-Type: application/json' -H "Idempotency-Key: $key" -H 'Prefer: wait=10' \

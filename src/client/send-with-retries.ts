@@ -61,7 +61,7 @@ export interface Outcome {
  * Sends an order until a response is final or a limit is reached. The order, and a refusal that a
  * retry would receive again, are final. Retryable are: no response, 408, 409 `request-in-progress`,
  * 429 and 5xx. All attempts have the same key and the same bytes, so they create one order at most.
- * Each attempt is signed anew, because a message signature has a time.
+ * Each attempt is signed again, because a message signature has a time.
  *
  * The wait before a retry is `Retry-After` plus the back-off, because the service may have sent the
  * same `Retry-After` to other clients. If the wait would end after `maxTimeMs`, sending stops at once.

@@ -45,7 +45,7 @@ export const PROBLEMS = {
     status: 401,
     title: 'The time of the signature is out of range',
     explanation:
-      'The time in created is too far from that of the service, or the time in expires is in the past. The detail has the time of the service. Set the clock of the client, and sign each attempt anew with the same Idempotency-Key.',
+      'The time in created is too far from that of the service, or the time in expires is in the past. The detail has the time of the service. Set the clock of the client, and sign each attempt again with the same Idempotency-Key.',
   },
   'not-found': {
     status: 404,

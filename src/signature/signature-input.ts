@@ -44,7 +44,7 @@ const inputs = new LRUCache<string, SignatureInput>(CACHE)
 const componentLists = new LRUCache<string, string[]>(CACHE)
 
 /**
- * Parses the value of the header. White space in it does not matter: what is signed is serialised anew
+ * Parses the value of the header. White space in it does not matter: what is signed is serialised again
  * (RFC 9421 §3.2).
  *
  * @throws {Problem} `signature-invalid`, which names what is wrong

@@ -50,7 +50,7 @@ describe('an order that is signed with a key of the client', () => {
     expect(signature).toBe(expected)
   })
 
-  test('is signed anew for each attempt, with the time of the attempt', async () => {
+  test('is signed again for each attempt, with the time of the attempt', async () => {
     mockDate()
     const { url, requests } = await startScriptedServer(
       refuseWith(503, 'overloaded', { 'retry-after': '600' }),
