@@ -26,8 +26,7 @@ const WRONG_USAGE = 2
  * @returns the exit code: 0, 1 after a failure, 2 after wrong usage. `serve` goes on after it returns
  */
 export async function runCommand(args: string[]): Promise<number> {
-  // Their output is a log, whose failures never stop them.
-  if (['serve', 'migrate', 'cleanup'].includes(args[0] ?? '')) return dispatchCommand(args)
+  if (isLogged(args[0])) return dispatchCommand(args)
   let outputError: Error | undefined
   process.stdout.on('error', (error) => {
     outputError ??= error
@@ -40,9 +39,13 @@ export async function runCommand(args: string[]): Promise<number> {
   return exitCode || FAILURE
 }
 
+/** Whether the output of a command is a log, whose failures never stop it. Such a command takes no arguments. */
+const isLogged = (name: string | undefined) =>
+  name === 'serve' || name === 'migrate' || name === 'cleanup'
+
 /** Runs a command; each loads only what it needs. */
 async function dispatchCommand([name, ...args]: string[]): Promise<number> {
-  if (name === 'serve' || name === 'migrate' || name === 'cleanup') {
+  if (isLogged(name)) {
     if (args.includes('--help') || args.includes('-h')) return dispatchCommand(['--help'])
     if (args.length > 0) {
       console.error(`order-once ${name} takes no arguments, but settings: see order-once --help`)

@@ -17,20 +17,26 @@ const canRun = postgresPrograms !== undefined && redisServer !== undefined
 /** Three checks, on a busy machine. */
 const TIMEOUT_MS = 40_000
 
+/** Starts a primary with a standby, and a Redis with a client. @returns also the settings of a service on them */
+async function startServers() {
+  const primary = await PostgresNode.startPrimary()
+  nodes.push(primary)
+  const standby = await primary.addStandby()
+  nodes.push(standby)
+  const redis = await startPrivateRedis()
+  onTestFinished(() => redis.stop())
+  const client = new Redis(redis.url)
+  onTestFinished(() => client.disconnect())
+  const env = { DATABASE_URL: urlOfHosts(primary, standby), REDIS_URL: redis.url }
+  return { primary, standby, client, env }
+}
+
 describe.runIf(canRun)('a failover that loses orders', () => {
   test.each(['1', '2'])(
     'is reported by the service (WORKERS=%s), also after a restart, until order-once reconcile --apply has restored them',
     { timeout: 180_000 },
     async (workers) => {
-      const primary = await PostgresNode.startPrimary()
-      nodes.push(primary)
-      const standby = await primary.addStandby()
-      nodes.push(standby)
-      const redis = await startPrivateRedis()
-      onTestFinished(() => redis.stop())
-      const client = new Redis(redis.url)
-      onTestFinished(() => client.disconnect())
-      const env = { DATABASE_URL: urlOfHosts(primary, standby), REDIS_URL: redis.url }
+      const { primary, standby, client, env } = await startServers()
       const start = () => startProcess({ ...env, WORKERS: workers })
       const service = await start()
       const readLines = ({ logLines }: typeof service) =>
@@ -74,15 +80,7 @@ describe.runIf(canRun)('a failover that loses orders', () => {
   test('is not followed by a start on the old primary, which was not fenced', {
     timeout: 180_000,
   }, async () => {
-    const primary = await PostgresNode.startPrimary()
-    nodes.push(primary)
-    const standby = await primary.addStandby()
-    nodes.push(standby)
-    const redis = await startPrivateRedis()
-    onTestFinished(() => redis.stop())
-    const client = new Redis(redis.url)
-    onTestFinished(() => client.disconnect())
-    const env = { DATABASE_URL: urlOfHosts(primary, standby), REDIS_URL: redis.url }
+    const { primary, standby, client, env } = await startServers()
     const service = await startProcess(env)
     const readHistory = async () => {
       const [name] = await client.keys('order-once:history:*')
