@@ -29,10 +29,10 @@ export const rawBody = fastifyPlugin(
     })
 
     app.addContentTypeParser('*', (request: FastifyRequest, _payload, done) => {
-      readBytes(request).then((bytes) => {
+      readBytes(request, (refusal, bytes) => {
         request.rawBody = bytes
-        done(null)
-      }, done)
+        done(refusal)
+      })
     })
   },
   { name: 'raw-body', dependencies: ['error-handler'] },
@@ -42,36 +42,41 @@ export const rawBody = fastifyPlugin(
  * Reads a body into one buffer. The framework's own parser keeps each chunk until the end of the body, and a
  * chunk of one byte takes a kilobyte.
  *
- * @throws {Problem}
+ * @param done called once, with the bytes or a refusal
  */
-function readBytes({ raw, headers, routeOptions }: FastifyRequest): Promise<Buffer> {
+function readBytes(
+  { raw, headers, routeOptions }: FastifyRequest,
+  done: (refusal: Problem | null, bytes: Buffer) => void,
+): void {
   const maxBytes = routeOptions.bodyLimit
-  return new Promise((resolve, reject) => {
-    let bytes = NO_BYTES
-    let length = 0
-    let chunks = 0
+  let bytes = NO_BYTES
+  let length = 0
+  let chunks = 0
 
-    function refuse(problem: Problem): void {
-      raw.off('data', addChunk) // what follows is dropped
-      reject(problem)
+  function refuse(problem: Problem): void {
+    raw.off('data', addChunk) // what follows is dropped
+    raw.off('end', end)
+    raw.off('error', refuseBroken)
+    done(problem, NO_BYTES)
+  }
+  function addChunk(chunk: Buffer): void {
+    const start = length
+    length += chunk.length
+    chunks++
+    if (length > maxBytes) refuse(problems.bodyTooLarge(maxBytes))
+    else if (chunks > MAX_CHUNKS) refuse(problems.tooManyChunks(MAX_CHUNKS))
+    else {
+      if (length > bytes.length) bytes = enlarge(bytes, Math.max(length, 2 * start))
+      chunk.copy(bytes, start)
     }
-    function addChunk(chunk: Buffer): void {
-      const start = length
-      length += chunk.length
-      chunks++
-      if (length > maxBytes) refuse(problems.bodyTooLarge(maxBytes))
-      else if (chunks > MAX_CHUNKS) refuse(problems.tooManyChunks(MAX_CHUNKS))
-      else {
-        if (length > bytes.length) bytes = enlarge(bytes, Math.max(length, 2 * start))
-        chunk.copy(bytes, start)
-      }
-    }
+  }
+  const end = () => done(null, bytes.subarray(0, length))
+  const refuseBroken = ({ message }: Error) => refuse(problems.badRequest(message))
 
-    if (Number(headers['content-length']) > maxBytes) reject(problems.bodyTooLarge(maxBytes))
-    else raw.on('data', addChunk)
-    raw.once('end', () => resolve(bytes.subarray(0, length)))
-    raw.once('error', ({ message }) => reject(problems.badRequest(message))) // it broke off
-  })
+  raw.on('data', addChunk)
+  raw.on('end', end)
+  raw.on('error', refuseBroken)
+  if (Number(headers['content-length']) > maxBytes) refuse(problems.bodyTooLarge(maxBytes))
 }
 
 function enlarge(bytes: Buffer, size: number): Buffer {

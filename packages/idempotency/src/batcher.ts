@@ -135,7 +135,7 @@ export class Batcher<Item, Result> implements Sender {
       if (results.length !== batch.length) {
         throw new Error(`a batch of ${batch.length} items has ${results.length} results`)
       }
-      for (const [i, result] of results.entries()) batch[i]?.resolve(result)
+      batch.forEach(({ resolve }, i) => void resolve(results[i] as Result))
     } catch (error) {
       for (const { reject } of batch) reject(error)
     }
