@@ -1,5 +1,4 @@
 /** The application: what it is built on, and the pipeline of a request, in its order. */
-import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { type IdempotencyStore, idempotency } from '@order-once/idempotency'
 import { type FastifyBaseLogger, type FastifyInstance, fastify, LogController } from 'fastify'
 import { clients, getKeyScope } from './clients/clients.ts'
@@ -23,7 +22,7 @@ import { metricsRoute } from './observability/metrics-route.ts'
 import { storeMetrics } from './observability/store-metrics.ts'
 import { type OrdersRepository, ordersRepository } from './orders/repository.ts'
 import { fingerprintOrder, orderRoutes, recoverResponse } from './orders/routes.ts'
-import { FIELD_KEYWORDS, NewOrder } from './orders/schema.ts'
+import { FIELD_KEYWORDS, NEW_ORDER } from './orders/schema.ts'
 import { rateLimit, rateLimitCounters } from './rate-limit/rate-limit.ts'
 import { getTracesEnvironment, isSecretPublished, type Settings } from './settings.ts'
 import { signature } from './signature/signature.ts'
@@ -67,7 +66,7 @@ export async function buildApp(
     trustProxy: settings.trustedProxies ? createProxyTrust(settings.trustedProxies) : false,
     pluginTimeout: 0, // each store has time limits of its own
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
-  }).withTypeProvider<TypeBoxTypeProvider>()
+  })
 
   try {
     // What the pipeline is built on.
@@ -108,7 +107,7 @@ export async function buildApp(
     await app.register(schemaCompilers)
 
     // What needs no signature.
-    await app.register(docs, { settings, orderSchema: NewOrder })
+    await app.register(docs, { settings, orderSchema: NEW_ORDER })
     await app.register(health)
     if (settings.metricsPort === undefined) {
       await app.register(metricsRoute, { readMetrics: app.metrics.read })

@@ -3,7 +3,6 @@
  * a page or JSON. The links of the pages are relative, so that they work below the path of a proxy.
  */
 import type { FastifyPluginAsync } from 'fastify'
-import Type from 'typebox'
 import { describeProblems } from '../http/problem-schemas.ts'
 import {
   PROBLEM_CODES,
@@ -15,16 +14,18 @@ import {
 import { TEXT_PAGE_POLICY } from './content-security-policy.ts'
 import { sendPage, wantsPage } from './pages.ts'
 
-const Explanation = Type.Object(
-  {
-    type: Type.String({ format: 'uri-reference' }),
-    code: Type.Enum(PROBLEM_CODES),
-    status: Type.Integer(),
-    title: Type.String(),
-    explanation: Type.String(),
+const EXPLANATION = {
+  title: 'Explanation',
+  type: 'object',
+  properties: {
+    type: { type: 'string', format: 'uri-reference' },
+    code: { type: 'string', enum: PROBLEM_CODES },
+    status: { type: 'integer' },
+    title: { type: 'string' },
+    explanation: { type: 'string' },
   },
-  { title: 'Explanation' },
-)
+  required: ['type', 'code', 'status', 'title', 'explanation'],
+}
 
 const SCHEMA = {
   operationId: 'explainProblem',
@@ -36,7 +37,7 @@ const SCHEMA = {
       description: 'What happened, and what to do about it.',
       content: {
         'application/json': {
-          schema: Explanation,
+          schema: EXPLANATION,
           example: explainProblem('request-in-progress'),
         },
         'text/html': { schema: { type: 'string' } },

@@ -1,30 +1,40 @@
 /** Health checks for load balancers and supervisors: unsigned, and not counted by the rate limit. */
 import type { FastifySchema } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
-import Type from 'typebox'
 import type { StoreStates } from '../stores/health-check.ts'
 import { describeProblems } from './problem-schemas.ts'
 
 /** A probe every few seconds is not worth a log line; a failure of it is. */
 const QUIET = { logLevel: 'warn' } as const
 
-const Liveness = Type.Object({ status: Type.Enum(['live']) }, { title: 'Liveness' })
+const LIVENESS = {
+  title: 'Liveness',
+  type: 'object',
+  properties: { status: { type: 'string', enum: ['live'] } },
+  required: ['status'],
+}
 
-const Readiness = Type.Object(
-  {
-    status: Type.Enum(['ready', 'degraded', 'unavailable']),
-    postgres: Type.Enum(['up', 'down']),
-    redis: Type.Enum(['up', 'down', 'none'], { description: 'none: the service runs without one' }),
+const READINESS = {
+  title: 'Readiness',
+  type: 'object',
+  properties: {
+    status: { type: 'string', enum: ['ready', 'degraded', 'unavailable'] },
+    postgres: { type: 'string', enum: ['up', 'down'] },
+    redis: {
+      type: 'string',
+      enum: ['up', 'down', 'none'],
+      description: 'none: the service runs without one',
+    },
   },
-  { title: 'Readiness' },
-)
+  required: ['status', 'postgres', 'redis'],
+}
 
 const describeState = (description: string, schema: object, example: object) => ({
   description,
   content: { 'application/json': { schema, example } },
 })
 
-const UNAVAILABLE = describeState('Postgres is down.', Readiness, {
+const UNAVAILABLE = describeState('Postgres is down.', READINESS, {
   status: 'unavailable',
   postgres: 'down',
   redis: 'up',
@@ -37,7 +47,7 @@ const LIVE_SCHEMA: FastifySchema = {
   operationId: 'isLive',
   tags: ['Operation'],
   summary: 'Whether the process responds',
-  response: { 200: describeState('It does.', Liveness, { status: 'live' }) },
+  response: { 200: describeState('It does.', LIVENESS, { status: 'live' }) },
 }
 
 const READY_SCHEMA: FastifySchema = {
@@ -45,7 +55,7 @@ const READY_SCHEMA: FastifySchema = {
   tags: ['Operation'],
   summary: 'Whether it can create orders',
   response: {
-    200: describeState('It can; `degraded` means without Redis.', Readiness, {
+    200: describeState('It can; `degraded` means without Redis.', READINESS, {
       status: 'ready',
       postgres: 'up',
       redis: 'up',

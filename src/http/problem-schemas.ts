@@ -1,6 +1,5 @@
 /** Describes problems for the OpenAPI document, with examples made as the service makes problems. */
 import { problems as keyProblems, type Problem } from '@order-once/idempotency'
-import Type from 'typebox'
 import { RETRY_AFTER_SECONDS } from '../limits.ts'
 import {
   isRetryable,
@@ -16,42 +15,62 @@ const INVALID_BODY = 'invalid-body'
 
 /** The members of every problem document. */
 const COMMON_MEMBERS = {
-  type: Type.String({ format: 'uri-reference', description: 'a page that explains it' }),
-  title: Type.String(),
-  status: Type.Integer(),
-  detail: Type.String({ description: 'names the header or field, and the rule that it breaks' }),
-  instance: Type.Optional(
-    Type.String({ format: 'uri', description: '`urn:uuid:` and the id of the request' }),
-  ),
-  retryable: Type.Boolean({
+  type: { type: 'string', format: 'uri-reference', description: 'a page that explains it' },
+  title: { type: 'string' },
+  status: { type: 'integer' },
+  detail: {
+    type: 'string',
+    description: 'names the header or field, and the rule that it breaks',
+  },
+  instance: {
+    type: 'string',
+    format: 'uri',
+    description: '`urn:uuid:` and the id of the request',
+  },
+  retryable: {
+    type: 'boolean',
     description: 'whether the same request, as it is, may succeed later',
-  }),
+  },
 }
 
-/** Its codes are those without a schema of their own, so that `code` tells the schemas apart. */
-const ProblemDocument = Type.Object(
-  {
-    ...COMMON_MEMBERS,
-    code: Type.Enum(PROBLEM_CODES.filter((code) => code !== INVALID_BODY)),
-    changed: Type.Optional(
-      Type.Array(Type.String(), {
-        description: 'the members of the body that differ from the order of the key',
-      }),
-    ),
-  },
-  { title: 'Problem', description: 'What is wrong, and how to fix it (RFC 9457).' },
-)
+const REQUIRED_MEMBERS = ['type', 'title', 'status', 'detail', 'retryable', 'code']
 
-const InvalidBodyDocument = Type.Object(
-  {
+/** Its codes are those without a schema of their own, so that `code` tells the schemas apart. */
+const PROBLEM_DOCUMENT = {
+  title: 'Problem',
+  description: 'What is wrong, and how to fix it (RFC 9457).',
+  type: 'object',
+  properties: {
     ...COMMON_MEMBERS,
-    code: Type.Enum([INVALID_BODY]),
-    errors: Type.Array(Type.Object({ field: Type.String(), message: Type.String() }), {
-      description: 'one entry for each broken rule of the body',
-    }),
+    code: { type: 'string', enum: PROBLEM_CODES.filter((code) => code !== INVALID_BODY) },
+    changed: {
+      type: 'array',
+      items: { type: 'string' },
+      description: 'the members of the body that differ from the order of the key',
+    },
   },
-  { title: 'InvalidBody', description: 'Which rules the body breaks (RFC 9457).' },
-)
+  required: REQUIRED_MEMBERS,
+}
+
+const INVALID_BODY_DOCUMENT = {
+  title: 'InvalidBody',
+  description: 'Which rules the body breaks (RFC 9457).',
+  type: 'object',
+  properties: {
+    ...COMMON_MEMBERS,
+    code: { type: 'string', enum: [INVALID_BODY] },
+    errors: {
+      type: 'array',
+      items: {
+        type: 'object',
+        properties: { field: { type: 'string' }, message: { type: 'string' } },
+        required: ['field', 'message'],
+      },
+      description: 'one entry for each broken rule of the body',
+    },
+  },
+  required: [...REQUIRED_MEMBERS, 'errors'],
+}
 
 /** An id of a request, for examples. */
 export const REQUEST_ID_EXAMPLE = '5c0f8f0e-0b0a-4c57-9f6e-0d6a3f1b7c42'
@@ -210,8 +229,8 @@ function describeResponse(status: number, examples: Problem[]): DescribedRespons
 
 function chooseSchema(examples: Problem[]): object {
   const others = examples.filter(({ code }) => code !== INVALID_BODY)
-  if (others.length === examples.length) return ProblemDocument
+  if (others.length === examples.length) return PROBLEM_DOCUMENT
   return others.length === 0
-    ? InvalidBodyDocument
-    : { oneOf: [InvalidBodyDocument, ProblemDocument] }
+    ? INVALID_BODY_DOCUMENT
+    : { oneOf: [INVALID_BODY_DOCUMENT, PROBLEM_DOCUMENT] }
 }

@@ -1,10 +1,9 @@
 /** What the OpenAPI document says of the routes of orders. */
 import { KEY_CHARACTERS, MAX_KEY_LENGTH } from '@order-once/idempotency'
 import type { FastifySchema } from 'fastify'
-import Type from 'typebox'
 import { describeProblems, REQUEST_ID_EXAMPLE, SIGNED_HEADERS } from '../http/problem-schemas.ts'
 import { PROBLEM_CODES } from '../http/problems.ts'
-import { NewOrder, ORDERS_PATH } from './schema.ts'
+import { NEW_ORDER, ORDERS_PATH } from './schema.ts'
 
 const EXAMPLE = {
   id: '0a4f2c9e-6d1b-4f7e-9c55-3b8f0f6d2a71',
@@ -15,21 +14,28 @@ const EXAMPLE = {
   created_at: '2026-03-22T12:37:20.123Z',
 }
 
-const Order = Type.Object(
-  {
-    id: Type.String({ format: 'uuid' }),
-    ...NewOrder.properties,
-    idempotency_key: Type.String(),
-    created_at: Type.String({ format: 'date-time' }),
+const ORDER = {
+  title: 'Order',
+  type: 'object',
+  properties: {
+    id: { type: 'string', format: 'uuid' },
+    ...NEW_ORDER.properties,
+    idempotency_key: { type: 'string' },
+    created_at: { type: 'string', format: 'date-time' },
   },
-  { title: 'Order' },
-)
+  required: ['id', ...NEW_ORDER.required, 'idempotency_key', 'created_at'],
+}
 
-const OrderCreated = Type.Object({ order: Order }, { title: 'OrderCreated' })
+const ORDER_CREATED = {
+  title: 'OrderCreated',
+  type: 'object',
+  properties: { order: ORDER },
+  required: ['order'],
+}
 
 const CONTENT = {
   'application/json': {
-    schema: OrderCreated,
+    schema: ORDER_CREATED,
     examples: { order: { summary: 'The order', value: { order: EXAMPLE } } },
   },
 }
@@ -48,9 +54,7 @@ const KEY_PATTERN = `${KEY_CHARACTERS}{1,${MAX_KEY_LENGTH}}`
 const CREATE_PROBLEMS = PROBLEM_CODES.filter((code) => code !== 'order-not-found')
 
 /** @param mismatchStatus of a key that is sent with another body */
-export function createOrderSchema(
-  mismatchStatus: 409 | 422,
-): FastifySchema & { body: typeof NewOrder } {
+export function createOrderSchema(mismatchStatus: 409 | 422): FastifySchema {
   return {
     operationId: 'createOrder',
     tags: ['Orders'],
@@ -58,7 +62,7 @@ export function createOrderSchema(
     description:
       'Send a new `Idempotency-Key` for each new order, and the same key again whenever you repeat it. A repeat gets the first response again, byte for byte, with `Idempotency-Replayed: true`.',
     security: SECURITY,
-    body: NewOrder,
+    body: NEW_ORDER,
     headers: {
       type: 'object',
       required: ['Idempotency-Key'],
@@ -131,7 +135,11 @@ export const READ_ORDER_SCHEMA = {
   summary: 'Read an order',
   description: 'With `X-Signature`, the signature is that of the path, such as `/orders/<id>`.',
   security: SECURITY,
-  params: Type.Object({ id: Type.String({ format: 'uuid', examples: [EXAMPLE.id] }) }),
+  params: {
+    type: 'object',
+    properties: { id: { type: 'string', format: 'uuid', examples: [EXAMPLE.id] } },
+    required: ['id'],
+  },
   response: READ_RESPONSES,
 }
 
@@ -142,8 +150,12 @@ export const FIND_ORDER_SCHEMA = {
   description:
     'With `X-Signature`, the signature is that of the path with its query, as sent. A 404 does not promise that no request with the key is in flight.',
   security: SECURITY,
-  querystring: Type.Object({
-    idempotency_key: Type.String({ description: 'URL-encoded', examples: ['key-001'] }),
-  }),
+  querystring: {
+    type: 'object',
+    properties: {
+      idempotency_key: { type: 'string', description: 'URL-encoded', examples: ['key-001'] },
+    },
+    required: ['idempotency_key'],
+  },
   response: READ_RESPONSES,
 }

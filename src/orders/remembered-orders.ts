@@ -8,7 +8,7 @@ import {
   canonicalizeOrder,
   FIELD_KEYWORDS,
   FIELD_NAMES,
-  NewOrder,
+  NEW_ORDER,
   ORDERS_PATH,
   type Order,
 } from './schema.ts'
@@ -32,7 +32,7 @@ const isNewOrder = new Ajv({
   strict: false,
   validateSchema: false,
   keywords: FIELD_KEYWORDS,
-}).compile(NewOrder)
+}).compile(NEW_ORDER)
 
 /**
  * Reads the order from its response. Others can write to Redis, and Postgres refuses the whole batch of a value

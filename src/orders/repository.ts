@@ -4,7 +4,7 @@ import { Batcher, ConcurrencyLimit } from '@order-once/idempotency/batching'
 import { fastifyPlugin } from 'fastify-plugin'
 import postgres from 'postgres'
 import type { PostgresPool } from '../stores/postgres-pool.ts'
-import { FIELD_NAMES, NewOrder, type Order } from './schema.ts'
+import { FIELD_NAMES, NEW_ORDER, type Order } from './schema.ts'
 import { orders } from './table.ts'
 import { traceOrders } from './trace-repository.ts'
 
@@ -221,7 +221,7 @@ export function compareKeys(
 }
 
 /** The fields that Postgres returns as text although they are numbers: `numeric` is exact. */
-const NUMERIC_FIELDS = FIELD_NAMES.filter((name) => NewOrder.properties[name].type === 'number')
+const NUMERIC_FIELDS = FIELD_NAMES.filter((name) => NEW_ORDER.properties[name].type === 'number')
 
 /**
  * Formats an array as Postgres reads it (PostgreSQL 18 §8.15.2). An absent field is NULL. (The driver formats

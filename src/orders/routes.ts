@@ -1,5 +1,4 @@
 /** `POST /orders`, behind the idempotency hook, and the routes that read orders. */
-import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import {
   type CompletedRequest,
   confirmReplay,
@@ -7,7 +6,7 @@ import {
   type IdempotentRequest,
   parseIdempotencyKey,
 } from '@order-once/idempotency'
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { getClient } from '../clients/clients.ts'
 import { problems } from '../http/problems.ts'
@@ -23,11 +22,12 @@ import {
   type Order,
 } from './schema.ts'
 
-const routes: FastifyPluginAsyncTypebox<{
+const routes: FastifyPluginAsync<{
   /** of a key that is sent with another body, for the OpenAPI document */
   mismatchStatus: 409 | 422
 }> = async (app, { mismatchStatus }) => {
-  app.post(ORDERS_PATH, { schema: createOrderSchema(mismatchStatus) }, async (request, reply) => {
+  const createSchema = createOrderSchema(mismatchStatus)
+  app.post<{ Body: NewOrder }>(ORDERS_PATH, { schema: createSchema }, async (request, reply) => {
     const idempotency = getIdempotency(request)
     const { order, inserted } = await app.orders.insertOnce({
       ...request.body,
@@ -43,11 +43,16 @@ const routes: FastifyPluginAsyncTypebox<{
     return reply.code(statusCode).headers(headers).send(body)
   })
 
-  app.get(`${ORDERS_PATH}/:id`, { schema: READ_ORDER_SCHEMA }, async (request, reply) => {
-    const { id } = request.params
-    const order = UUID.test(id) ? await app.orders.findById(getClient(request).id, id) : undefined
-    return sendOrder(reply, order, 'id')
-  })
+  const path = `${ORDERS_PATH}/:id`
+  app.get<{ Params: { id: string } }>(
+    path,
+    { schema: READ_ORDER_SCHEMA },
+    async (request, reply) => {
+      const { id } = request.params
+      const order = UUID.test(id) ? await app.orders.findById(getClient(request).id, id) : undefined
+      return sendOrder(reply, order, 'id')
+    },
+  )
 
   app.get(ORDERS_PATH, { schema: FIND_ORDER_SCHEMA }, async (request, reply) => {
     const key = parseKeyQuery(request.url)

@@ -1,7 +1,7 @@
 /** The fields of an order; its canonical form and its response follow from them. */
 import type { StoredResponse } from '@order-once/idempotency'
 import type { FuncKeywordDefinition } from 'ajv'
-import Type, { type Static } from 'typebox'
+import type { FromSchema } from 'json-schema-to-ts'
 
 /** 15 significant digits, as many as a double carries exactly; the column is `numeric(15,4)`. */
 const MAX_AMOUNT = 99_999_999_999.9999
@@ -10,43 +10,44 @@ const AMOUNT_DECIMALS = 4
 /** Not blank. All patterns mean the same in RE2 and in ECMAScript, with and without the flag `u`. */
 const TEXT_PATTERN = '\\S'
 
-const Text = () =>
-  Type.String({
-    minLength: 1,
-    maxLength: 255,
-    pattern: TEXT_PATTERN,
-    'x-well-formed': true,
-    description: 'a string of 1 to 255 characters, not blank, of well-formed Unicode without NUL',
-  })
+const TEXT = {
+  type: 'string',
+  minLength: 1,
+  maxLength: 255,
+  pattern: TEXT_PATTERN,
+  'x-well-formed': true,
+  description: 'a string of 1 to 255 characters, not blank, of well-formed Unicode without NUL',
+} as const
 
 /**
  * What a client sends. Each `description` is the rule as an error message states it: "<field> must
  * be …". A new field is added here and in table.ts: see CONTRIBUTING.md.
  */
-export const NewOrder = Type.Object(
-  {
-    user_id: Text(),
-    item: Text(),
-    amount: Type.Number({
+export const NEW_ORDER = {
+  title: 'NewOrder', // its name in the OpenAPI document
+  description: 'a JSON object with the members of an order',
+  type: 'object',
+  properties: {
+    user_id: TEXT,
+    item: TEXT,
+    amount: {
+      type: 'number',
       exclusiveMinimum: 0,
       maximum: MAX_AMOUNT,
       'x-max-decimals': AMOUNT_DECIMALS,
       description: `a number greater than 0, at most ${MAX_AMOUNT}, with at most ${AMOUNT_DECIMALS} decimals`,
-    }),
+    },
   },
-  {
-    additionalProperties: false,
-    title: 'NewOrder', // its name in the OpenAPI document
-    description: 'a JSON object with the members of an order',
-    examples: [{ user_id: 'user-1', item: 'book', amount: 500 }],
-  },
-)
+  required: ['user_id', 'item', 'amount'],
+  additionalProperties: false,
+  examples: [{ user_id: 'user-1', item: 'book', amount: 500 }],
+} as const
 
-export type NewOrder = Static<typeof NewOrder>
+export type NewOrder = FromSchema<typeof NEW_ORDER>
 export type FieldName = keyof NewOrder
 
 /** The names of the fields, in the order in which a response has them. */
-export const FIELD_NAMES = Object.keys(NewOrder.properties) as FieldName[]
+export const FIELD_NAMES = Object.keys(NEW_ORDER.properties) as FieldName[]
 
 /** RFC 8785 §3.2.3 sorts by UTF-16 code units, as `sort` does. */
 const SORTED_FIELD_NAMES = FIELD_NAMES.toSorted()

@@ -1,7 +1,7 @@
 import canonicalize from 'canonicalize'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { canonicalizeOrder, FIELD_NAMES, NewOrder } from '../../src/orders/schema.ts'
+import { canonicalizeOrder, FIELD_NAMES, NEW_ORDER } from '../../src/orders/schema.ts'
 import { anyOrder, createFieldArbitrary } from '../support/orders.ts'
 
 describe('the canonical form of an order', () => {
@@ -21,7 +21,7 @@ describe('the canonical form of an order', () => {
 
   test.each(FIELD_NAMES)('differs when %s differs', (name) => {
     fc.assert(
-      fc.property(anyOrder, createFieldArbitrary(NewOrder.properties[name]), (order, value) => {
+      fc.property(anyOrder, createFieldArbitrary(NEW_ORDER.properties[name]), (order, value) => {
         fc.pre(value !== order[name])
         const changed = { ...order, [name]: value }
         expect(canonicalizeOrder(changed)).not.toBe(canonicalizeOrder(order))

@@ -1,6 +1,6 @@
 /** Orders for property tests. */
 import fc from 'fast-check'
-import { FIELD_NAMES, NewOrder } from '../../src/orders/schema.ts'
+import { FIELD_NAMES, NEW_ORDER, type NewOrder } from '../../src/orders/schema.ts'
 
 /** Any well-formed Unicode but NUL, not blank. */
 const text = fc
@@ -36,7 +36,7 @@ export function createFieldArbitrary({ type }: { type: string }): fc.Arbitrary<u
 /** Any order that the schema allows: optional fields may be absent. */
 export const anyOrder = fc.record(
   Object.fromEntries(
-    FIELD_NAMES.map((name) => [name, createFieldArbitrary(NewOrder.properties[name])]),
+    FIELD_NAMES.map((name) => [name, createFieldArbitrary(NEW_ORDER.properties[name])]),
   ),
-  { requiredKeys: NewOrder.required },
+  { requiredKeys: [...NEW_ORDER.required] },
 ) as fc.Arbitrary<NewOrder>

@@ -1,7 +1,5 @@
 /** Records as Redis and Postgres keep them: JSON that a person can read. */
 import { validateHeaderValue } from 'node:http'
-import Type, { type Static } from 'typebox'
-import Schema from 'typebox/schema'
 import { checkReplayedHeaders, DEFAULT_REPLAYED_HEADERS } from '../replayed-headers.ts'
 import {
   type CompletedRequest,
@@ -11,29 +9,29 @@ import {
   type StoredResponse,
 } from './store.ts'
 
-const CompletedRecord = Type.Object({
-  state: Type.Literal('completed'),
-  database: Type.Optional(Type.String()),
-  status_code: Type.Integer({ minimum: 200, maximum: 599 }),
-  headers: Type.Record(Type.String(), Type.Union([Type.String(), Type.Array(Type.String())])),
+interface RecordMembers {
+  /** the id of the database that the handler writes to */
+  database?: string | undefined
+  /** the fingerprint of the request */
+  payload_hash: string
+  created_at: string
+}
+
+interface InFlightRecord extends RecordMembers {
+  state: 'in_flight'
+  token: string
+}
+
+interface CompletedRecord extends RecordMembers {
+  state: 'completed'
+  status_code: number
+  headers: StoredResponse['headers']
   /** the body: text, or base64 if `encoding` says so */
-  response: Type.String(),
-  encoding: Type.Optional(Type.Literal('base64')),
-  payload_hash: Type.String(),
-  created_at: Type.String(),
-})
+  response: string
+  encoding?: 'base64' | undefined
+}
 
-const InFlightRecord = Type.Object({
-  state: Type.Literal('in_flight'),
-  database: Type.Optional(Type.String()),
-  payload_hash: Type.String(),
-  token: Type.String(),
-  created_at: Type.String(),
-})
-
-export type StoredRecord = Static<typeof CompletedRecord> | Static<typeof InFlightRecord>
-
-const storedRecord = Schema.Compile(Type.Union([CompletedRecord, InFlightRecord]))
+export type StoredRecord = InFlightRecord | CompletedRecord
 
 /** The options of a store that keeps records where other services can write. */
 export interface RecordOptions {
@@ -76,7 +74,6 @@ export function createRecordFormat({
   reportForeignRecord = () => {},
 }: RecordOptions): RecordFormat {
   const replayedHeaders = checkReplayedHeaders(names)
-  const origin = database === undefined ? {} : { database }
 
   function checkDatabase(key: string, found: unknown): void {
     if (database === undefined || found === database) return
@@ -88,9 +85,9 @@ export function createRecordFormat({
     replayedHeaders,
 
     formatClaim(fingerprint, token) {
-      const record: Static<typeof InFlightRecord> = {
+      const record: InFlightRecord = {
         state: 'in_flight',
-        ...origin,
+        database,
         payload_hash: fingerprint,
         token,
         created_at: new Date().toISOString(),
@@ -99,14 +96,13 @@ export function createRecordFormat({
     },
 
     formatCompleted({ fingerprint, response: { statusCode, headers, body } }) {
-      const record: Static<typeof CompletedRecord> = {
+      const record: CompletedRecord = {
         state: 'completed',
-        ...origin,
+        database,
         status_code: statusCode,
         headers,
-        ...(typeof body === 'string'
-          ? { response: body }
-          : { response: body.toString('base64'), encoding: 'base64' }),
+        response: typeof body === 'string' ? body : body.toString('base64'),
+        encoding: typeof body === 'string' ? undefined : 'base64',
         payload_hash: fingerprint,
         created_at: new Date().toISOString(),
       }
@@ -118,7 +114,7 @@ export function createRecordFormat({
         const value: unknown = JSON.parse(text)
         // First: the records of another service may have another form.
         if (isObject(value)) checkDatabase(key, value.database)
-        if (!storedRecord.Check(value)) throw new Error('the record has no known form')
+        if (!isStoredRecord(value)) throw new Error('the record has no known form')
         if (value.state === 'completed') checkHeaders(value.headers, replayedHeaders)
         return value
       } catch (error) {
@@ -133,7 +129,7 @@ export function createRecordFormat({
 }
 
 /** Reads the response of a completed record. */
-export function readResponse(record: Static<typeof CompletedRecord>): StoredResponse {
+export function readResponse(record: CompletedRecord): StoredResponse {
   const { status_code: statusCode, headers, response, encoding } = record
   const body = encoding === 'base64' ? Buffer.from(response, 'base64') : response
   return { statusCode, headers, body }
@@ -146,6 +142,28 @@ function checkHeaders(headers: StoredResponse['headers'], replayedHeaders: strin
     for (const value of [values].flat()) validateHeaderValue(name, value)
   }
 }
+
+function isStoredRecord(value: unknown): value is StoredRecord {
+  if (!isObject(value) || !isText(value.payload_hash) || !isText(value.created_at)) return false
+  if (value.database !== undefined && !isText(value.database)) return false
+  return value.state === 'in_flight' ? isText(value.token) : isCompletedRecord(value)
+}
+
+function isCompletedRecord(record: Record<string, unknown>): boolean {
+  const { state, status_code: status, headers, response, encoding } = record
+  return (
+    state === 'completed' &&
+    Number.isInteger(status) &&
+    Number(status) >= 200 &&
+    Number(status) <= 599 &&
+    isObject(headers) &&
+    Object.values(headers).every((value) => [value].flat().every(isText)) &&
+    isText(response) &&
+    (encoding === undefined || encoding === 'base64')
+  )
+}
+
+const isText = (value: unknown) => typeof value === 'string'
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
