@@ -2,6 +2,7 @@
 import { fingerprintCanonical, type RunQuery } from '@order-once/idempotency'
 import { Ajv } from 'ajv'
 import { UUID } from '../uuid.ts'
+import { COLUMN_TYPES, type ColumnName } from './columns.ts'
 import { compareKeys, formatArray } from './repository.ts'
 import {
   buildResponse,
@@ -12,7 +13,6 @@ import {
   ORDERS_PATH,
   type Order,
 } from './schema.ts'
-import { orders } from './table.ts'
 
 /** An order, as the response of its request says. */
 export type RememberedOrder = Order & { client_id: string }
@@ -108,12 +108,12 @@ const RESTORED_COLUMNS = [
   'idempotency_key',
   'request_fingerprint',
   'created_at',
-] as const satisfies (keyof typeof orders.$inferSelect)[]
+] as const satisfies ColumnName[]
 
 /** As for an insert of new orders, with their times. */
 const RESTORE = `
   insert into public.orders (${RESTORED_COLUMNS.join(', ')})
-  select ${RESTORED_COLUMNS.map((name) => `${name}::${orders[name].getSQLType()}`).join(', ')}
+  select ${RESTORED_COLUMNS.map((name) => `${name}::${COLUMN_TYPES[name]}`).join(', ')}
   from unnest(${RESTORED_COLUMNS.map((_, i) => `$${i + 1}::text[]`).join(', ')})
     as lost (${RESTORED_COLUMNS.join(', ')})
   on conflict do nothing

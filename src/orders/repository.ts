@@ -4,8 +4,8 @@ import { Batcher, ConcurrencyLimit } from '@order-once/idempotency/batching'
 import { fastifyPlugin } from 'fastify-plugin'
 import postgres from 'postgres'
 import type { PostgresPool } from '../stores/postgres-pool.ts'
+import { COLUMN_TYPES, type ColumnName } from './columns.ts'
 import { FIELD_NAMES, NEW_ORDER, type Order } from './schema.ts'
-import { orders } from './table.ts'
 import { traceOrders } from './trace-repository.ts'
 
 declare module 'fastify' {
@@ -71,7 +71,7 @@ const INSERTED_COLUMNS = [
   ...FIELD_NAMES,
   'idempotency_key',
   'request_fingerprint',
-] as const satisfies (keyof typeof orders.$inferSelect)[]
+] as const satisfies ColumnName[]
 
 const CREATED_AT_MS = '(extract(epoch from created_at) * 1000)::bigint as created_at'
 
@@ -81,7 +81,7 @@ const CREATED_AT_MS = '(extract(epoch from created_at) * 1000)::bigint as create
  */
 const INSERT_ROWS = `
   insert into public.orders (${INSERTED_COLUMNS.join(', ')})
-  select ${INSERTED_COLUMNS.map((name) => `${name}::${orders[name].getSQLType()}`).join(', ')}
+  select ${INSERTED_COLUMNS.map((name) => `${name}::${COLUMN_TYPES[name]}`).join(', ')}
   from unnest(${INSERTED_COLUMNS.map((_, i) => `$${i + 1}::text[]`).join(', ')})
     as new (${INSERTED_COLUMNS.join(', ')})
   on conflict (client_id, idempotency_key) do nothing
