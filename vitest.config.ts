@@ -22,9 +22,9 @@ export default defineConfig({
     globalSetup: 'test/support/global-setup.ts',
     // Most of a test's time is spent on other processes.
     maxWorkers: 3,
-    // A test starts real servers and child processes, some of them several times. On two cores that have four
-    // times as much to do, some tests need 40 s. It limits broken tests, and measures no speed.
-    testTimeout: 90_000,
-    hookTimeout: 90_000,
+    // A test starts real servers and child processes, some of them several times. On two cores that have six
+    // times as much to do, some tests need 60 s. It limits broken tests, and measures no speed.
+    testTimeout: 180_000,
+    hookTimeout: 180_000,
   },
 })

@@ -12,7 +12,7 @@ import { runProgram } from './run-program.ts'
 import { until } from './until.ts'
 
 /** Several processes and an embedded database, on a slow machine. */
-const START_TIMEOUT_MS = 30_000
+const START_TIMEOUT_MS = 60_000
 
 const BINARY = fileURLToPath(new URL('../../dist/main.js', import.meta.url))
 

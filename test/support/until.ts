@@ -10,7 +10,7 @@ type Truthy<T> = Exclude<T, false | 0 | '' | null | undefined>
  * @param ms fails after this time: a limit for a broken test, not a measure of speed
  * @returns the condition's first truthy value
  */
-export async function until<T>(condition: () => T | Promise<T>, ms = 30_000): Promise<Truthy<T>> {
+export async function until<T>(condition: () => T | Promise<T>, ms = 60_000): Promise<Truthy<T>> {
   const timeoutAt = performance.now() + ms
   for (;;) {
     const value = await condition()
