@@ -1,5 +1,5 @@
 /** Signs with a key of the client: HTTP message signatures (RFC 9421). */
-import { createHmac, createPrivateKey, hash, type KeyObject, sign, verify } from 'node:crypto'
+import { createPrivateKey, hash, type KeyObject } from 'node:crypto'
 import {
   isKeyId,
   KEY_ID_RULE,
@@ -7,6 +7,7 @@ import {
   KeyRuleError,
   parseJsonWebKey,
 } from '../clients/json-web-key.ts'
+import { SIGNATURE_ALGORITHMS } from '../clients/signature-algorithms.ts'
 import type { Signer } from './sign.ts'
 
 /** The key with which a client signs: a private key, or a secret. */
@@ -48,7 +49,7 @@ function parseObject(text: string): Record<string, unknown> {
 function importPrivateKey(
   publicJwk: object,
   d: unknown,
-  algorithm: Exclude<KeyAlgorithm, 'hmac-sha256'>,
+  algorithm: KeyAlgorithm,
   publicKey: KeyObject,
 ): KeyObject {
   if (d === undefined) {
@@ -61,24 +62,12 @@ function importPrivateKey(
     const key = createPrivateKey({ key: { ...publicJwk, d: `${d}` }, format: 'jwk' })
     // Node.js (24) imports a P-256 key without a comparison of its halves.
     const probe = Buffer.from('probe')
-    if (VERIFIERS[algorithm](publicKey, probe, ALGORITHMS[algorithm](key, probe))) return key
+    const { sign, verify } = SIGNATURE_ALGORITHMS[algorithm]
+    if (verify(publicKey, probe, sign(key, probe))) return key
   } catch {
     // It has the same rule.
   }
   throw new KeyRuleError('d', 'must be the private key of the public key in this file')
-}
-
-/** By their names in the registry of RFC 9421 §6.2. */
-const ALGORITHMS: Record<KeyAlgorithm, (key: KeyObject, base: Buffer) => Buffer> = {
-  'hmac-sha256': (key, base) => createHmac('sha256', key).update(base).digest(),
-  'ecdsa-p256-sha256': (key, base) => sign('sha256', base, { key, dsaEncoding: 'ieee-p1363' }),
-  ed25519: (key, base) => sign(null, base, key),
-}
-
-const VERIFIERS = {
-  'ecdsa-p256-sha256': (key: KeyObject, base: Buffer, signature: Buffer) =>
-    verify('sha256', base, { key, dsaEncoding: 'ieee-p1363' }, signature),
-  ed25519: (key: KeyObject, base: Buffer, signature: Buffer) => verify(null, base, key, signature),
 }
 
 /**
@@ -106,7 +95,7 @@ export function createMessageSigner({ kid, algorithm, key }: SigningKey): Signer
     return {
       'Content-Digest': digest,
       'Signature-Input': `sig1=${input}`,
-      Signature: `sig1=:${ALGORITHMS[algorithm](key, base).toString('base64')}:`,
+      Signature: `sig1=:${SIGNATURE_ALGORITHMS[algorithm].sign(key, base).toString('base64')}:`,
     }
   }
 }

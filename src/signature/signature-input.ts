@@ -10,8 +10,8 @@ import {
   serializeParameters,
 } from 'structured-headers'
 import type { KeyAlgorithm } from '../clients/json-web-key.ts'
+import { SIGNATURE_ALGORITHMS } from '../clients/signature-algorithms.ts'
 import { problems } from '../http/problems.ts'
-import { ALGORITHMS } from './algorithms.ts'
 
 /** What one signature covers, and its parameters (RFC 9421 §2.3). */
 export interface SignatureInput {
@@ -135,7 +135,9 @@ function parseParameters(parameters: Parameters) {
   if (typeof keyid !== 'string') throw invalid('the parameter keyid must be a string')
   const algorithm = parameters.get('alg')
   if (algorithm !== undefined && !isAlgorithm(algorithm)) {
-    throw invalid(`the parameter alg must be ${Object.keys(ALGORITHMS).join(', ')}, or missing`)
+    throw invalid(
+      `the parameter alg must be ${Object.keys(SIGNATURE_ALGORITHMS).join(', ')}, or missing`,
+    )
   }
   return { created, expires: expires as number, keyid, algorithm }
 }
@@ -144,6 +146,6 @@ const isInteger = (value: BareItem | undefined): value is number =>
   typeof value === 'number' && Number.isInteger(value)
 
 const isAlgorithm = (value: BareItem): value is KeyAlgorithm =>
-  typeof value === 'string' && Object.hasOwn(ALGORITHMS, value)
+  typeof value === 'string' && Object.hasOwn(SIGNATURE_ALGORITHMS, value)
 
 const invalid = (rule: string) => problems.signatureInvalid(`Signature-Input: ${rule}.`)

@@ -2,7 +2,7 @@ import { createPrivateKey } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
 import { parseClients } from '../../src/clients/clients-file.ts'
 import { generateClientKey } from '../../src/clients/keygen.ts'
-import { ALGORITHMS } from '../../src/signature/algorithms.ts'
+import { SIGNATURE_ALGORITHMS } from '../../src/clients/signature-algorithms.ts'
 import { signBase } from '../support/message-signature.ts'
 import { hasFullDevice, runBinary, runBinaryOnFullDisk } from '../support/process.ts'
 
@@ -32,7 +32,7 @@ describe('order-once keygen', () => {
       const base = Buffer.from('the base')
       const key = keys.get(kid)
       const signature = signBase({ kid, algorithm: 'ed25519', secret, jwk: privateKey }, base)
-      expect(key && ALGORITHMS[key.algorithm](key.key, base, signature)).toBe(true)
+      expect(key && SIGNATURE_ALGORITHMS[key.algorithm].verify(key.key, base, signature)).toBe(true)
     }
   })
 
