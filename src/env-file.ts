@@ -58,16 +58,20 @@ function parse(path: string, text: string): Record<string, string> {
   }
   while (index < text.length) {
     if (read(BLANK) !== undefined) continue
-    const line = text.slice(0, index).split('\n').length
+    const start = index
+    const refuse = (rule: string) => {
+      const line = text.slice(0, start).split('\n').length
+      return new StartError(`${path}, line ${line}: ${rule}`)
+    }
     const name = read(NAME)
-    if (name === undefined) throw new StartError(`${path}, line ${line}: it must be NAME=value`)
+    if (name === undefined) throw refuse('it must be NAME=value')
     const value = read(UNQUOTED) ?? read(QUOTED)
     if (value === undefined) {
       const isQuoted = /["'`]/.test(text.charAt(index))
       const rule = isQuoted
         ? 'a quote is not closed, or text follows it'
         : 'a value with # must be in quotes'
-      throw new StartError(`${path}, line ${line}: ${rule}`)
+      throw refuse(rule)
     }
     settings[name] = value
   }

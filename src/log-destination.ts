@@ -8,6 +8,8 @@ const MAX_BUFFERED_BYTES = 1024 * 1024
 
 let droppedLines = 0
 let isDropping = false
+/** whether the last line in the file has no end, because the disk was full */
+let isLineCut = false
 
 /** How many log lines this process could not write, at least: those that a pipe loses when it ends are one. */
 export const countDroppedLogLines = () => droppedLines
@@ -39,13 +41,21 @@ export function createLogDestination(): { write(line: string): void } {
       try {
         // A stream would keep what it cannot write, and end with the first error.
         if (!isFile) return writeToStream(line)
-        writeSync(STDOUT, line)
+        writeLine(line)
         isDropping = false
       } catch (error) {
         reportDrop(error)
       }
     },
   }
+}
+
+/** Writes to a file, which may take only a part of the last line before it is full. */
+function writeLine(line: string): void {
+  const bytes = Buffer.from(isLineCut ? `\n${line}` : line)
+  const written = writeSync(STDOUT, bytes)
+  if (written > 0) isLineCut = written < bytes.length
+  if (written < bytes.length) throw new Error('it took only a part of a line')
 }
 
 function reportDrop(error: unknown): void {

@@ -1,19 +1,24 @@
-/** The secret that the clients share with the service. */
+/** The secret that the clients share with the service, and what shows that it or another setting was damaged. */
 
 /** That of a service without settings. It is published, so production refuses it. */
 export const DEVELOPMENT_SECRET = 'super-secret-key'
 
 /**
- * Finds what shows that a secret was damaged before it was read: no client signs with such a secret.
+ * Finds what shows that the value of a setting, or one secret of several, was damaged before it was read: no
+ * client signs with such a secret, and no file or host has such a name.
  *
  * @returns the rule that is broken, as in "a secret must not be in quotes"; undefined if there is none
  */
-export function findDamage(secret: string): string | undefined {
-  if (secret !== secret.trim()) return 'must not begin or end with white space'
-  if (/^(["'`]).*\1$/s.test(secret)) return 'must not be in quotes'
+export function findDamage(value: string): string | undefined {
+  if (value !== value.trim()) return 'must not begin or end with white space'
+  if (
+    /^(?:(["'`]).*\1|[\u201C\u201D].*[\u201C\u201D]|[\u2018\u2019].*[\u2018\u2019])$/s.test(value)
+  ) {
+    return 'must not be in quotes' // those of a keyboard, or of a word processor
+  }
   // Node.js has put this character in place of what it could not decode.
-  if (secret.includes('\uFFFD')) return 'must be UTF-8'
+  if (value.includes('\uFFFD')) return 'must be UTF-8'
   // Those of formats (Cf) are invisible: a copied text may have them.
-  if (/[\p{Cc}\p{Cf}]/u.test(secret)) return 'must not have control characters'
+  if (/[\p{Cc}\p{Cf}]/u.test(value)) return 'must not have control characters'
   return undefined
 }

@@ -85,7 +85,7 @@ async function startSingle(
   return closeOnFailure(app, async () => {
     await registerMaintenance(app, settings, app.metrics)
     await listen(app, {
-      ...{ host: settings.host, port: settings.port, portSetting: 'PORT' },
+      ...{ host: settings.host, port: settings.port, hostSetting: 'HOST', portSetting: 'PORT' },
       listenTextResolver: (address) => `order-once listens on ${address}`,
     })
     logFirstSteps(app, settings)
@@ -111,7 +111,7 @@ async function startWorker(settings: Settings, logger: Logger): Promise<FastifyI
   const app = await buildApp(settings, logger, { stores: storesOfPrimary(settings) })
   return closeOnFailure(app, () =>
     listen(app, {
-      ...{ host: settings.host, port: settings.port, portSetting: 'PORT' },
+      ...{ host: settings.host, port: settings.port, hostSetting: 'HOST', portSetting: 'PORT' },
       listenTextResolver: (address) => `ready at ${address}`,
     }),
   )
@@ -129,6 +129,7 @@ async function registerMaintenance(
     await app.register(metricsServer, {
       ...settings,
       host: metricsHost,
+      hostSetting: settings.metricsHost === undefined ? 'HOST' : 'METRICS_HOST',
       port,
       isLocal,
       readMetrics: metrics.read,

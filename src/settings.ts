@@ -217,7 +217,9 @@ export function parseSettings(environment: Environment): Settings {
     if (given === undefined || (given === '' && isOptional)) continue
     try {
       values[name] = parse(given)
+      const damage = findDamage(given)
       if (values[name] === undefined) broken.push(`${env} must be ${rule}`)
+      else if (damage) broken.push(`${env} ${damage}`)
     } catch (error) {
       if (!(error instanceof StartError)) throw error
       broken.push(error.message)

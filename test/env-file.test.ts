@@ -35,6 +35,11 @@ describe('a settings file', () => {
     })
   })
 
+  test('may have many lines', async () => {
+    const path = await write(`${'A=1\n'.repeat(300_000)}B`)
+    expect(() => readEnvFile(path)).toThrow(`${path}, line 300001: it must be NAME=value`)
+  })
+
   test('may be absent', async () => {
     expect(readEnvFile(join(await createTemporaryFolder(), '.env'))).toEqual({})
   })

@@ -228,7 +228,11 @@ async function readSecret(
     // Most editors end a file with a line break.
     return check('--secret-file', new TextDecoder().decode(bytes).trimEnd())
   }
-  return check('HMAC_SECRET', (environment.HMAC_SECRET ?? DEVELOPMENT_SECRET).split(',')[0])
+  const secrets = environment.HMAC_SECRET ?? DEVELOPMENT_SECRET
+  const first = check('HMAC_SECRET', secrets.split(',')[0])
+  const damage = findDamage(secrets)
+  if (damage) throw new UsageError(`HMAC_SECRET ${damage}`)
+  return first
 }
 
 async function readSigningKey(file: string): Promise<SigningKey> {

@@ -1,6 +1,7 @@
 /** The file of `CLIENTS_FILE`: the clients, and the keys with which they sign. */
-import { readFile } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import { getErrorCode } from '../error-code.ts'
+import { findRepeatedMembers } from '../http/repeated-members.ts'
 import { StartError } from '../start-error.ts'
 import {
   isKeyId,
@@ -48,8 +49,14 @@ const MAX_RATE_LIMIT = 1_000_000_000
  */
 export async function readClientsFile(path: string): Promise<string> {
   try {
+    // To read a pipe would wait for its writer, and a device may never end.
+    const stats = await stat(path)
+    if (!stats.isFile() && !stats.isDirectory()) {
+      throw new StartError(`CLIENTS_FILE: ${path} is not a regular file`)
+    }
     return new TextDecoder('utf-8', { fatal: true }).decode(await readFile(path))
   } catch (error) {
+    if (error instanceof StartError) throw error
     const code = getErrorCode(error)
     const reason = code === 'EISDIR' ? 'it is a folder' : code
     if (code === 'ERR_ENCODING_INVALID_ENCODED_DATA')
@@ -106,11 +113,18 @@ const isRateLimit = (value: unknown): value is number =>
 
 /** @throws {StartError} */
 function parseJson(text: string): unknown {
+  let value: unknown
   try {
-    return JSON.parse(text)
+    value = JSON.parse(text)
   } catch {
     throw brokenRule('the file', 'must be JSON')
   }
+  // `JSON.parse` keeps only the last of them: a client would silently be missing.
+  const [repeated] = findRepeatedMembers(text, 1)
+  if (repeated !== undefined) {
+    throw brokenRule('the file', `must not have ${JSON.stringify(repeated)} twice in one object`)
+  }
+  return value
 }
 
 /** @throws {StartError} if it is no object, or has other members than these */

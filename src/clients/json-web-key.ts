@@ -32,6 +32,17 @@ export const isKeyId = (kid: unknown): kid is string => typeof kid === 'string' 
 const MIN_SECRET_BYTES = 32
 /** The size of a point of Ed25519 (RFC 8037 §2), and of a coordinate of P-256 (RFC 7518 §6.2.1.2). */
 const COORDINATE_BYTES = 32
+/**
+ * All encodings of the y of points of Ed25519 whose order divides 8, as libsodium lists them: 0, 1, two of order
+ * 8, p - 1, p and p + 1. OpenSSL accepts them, and a signature for such a key needs no private key.
+ */
+const LOW_ORDER_POINTS = [
+  '00'.repeat(32),
+  `01${'00'.repeat(31)}`,
+  '26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05',
+  'c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a',
+  ...['ec', 'ed', 'ee'].map((low) => `${low}${'ff'.repeat(30)}7f`),
+]
 
 /**
  * Parses a public key or a shared secret. Ignores members that it does not need (RFC 7517 §4).
@@ -55,13 +66,24 @@ export function parseJsonWebKey(jwk: Record<string, unknown>): VerificationKey {
     }
     case 'OKP':
       if (jwk.crv !== 'Ed25519') throw new KeyRuleError('crv', 'must be Ed25519')
-      return { algorithm: 'ed25519', key: importPublicKey(jwk, ['x']) }
+      return { algorithm: 'ed25519', key: importEd25519Key(jwk) }
     case 'EC':
       if (jwk.crv !== 'P-256') throw new KeyRuleError('crv', 'must be P-256')
       return { algorithm: 'ecdsa-p256-sha256', key: importPublicKey(jwk, ['x', 'y']) }
     default:
       throw new KeyRuleError('kty', 'must be oct, OKP or EC')
   }
+}
+
+/** @throws {KeyRuleError} */
+function importEd25519Key(jwk: Record<string, unknown>): KeyObject {
+  const key = importPublicKey(jwk, ['x'])
+  const y = Buffer.from(String(jwk.x), 'base64url')
+  y[31] = (y[31] ?? 0) & 0x7f // without the sign of x
+  if (LOW_ORDER_POINTS.includes(y.toString('hex'))) {
+    throw new KeyRuleError('x', 'must not be a point of low order: anyone can sign with it')
+  }
+  return key
 }
 
 /** @throws {KeyRuleError} */

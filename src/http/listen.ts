@@ -2,29 +2,33 @@
 import type { FastifyInstance, FastifyListenOptions } from 'fastify'
 import { StartError } from '../start-error.ts'
 
+interface ListenSettings {
+  host: string
+  port: number
+  hostSetting: string
+  portSetting: string
+}
+
 /**
  * Listens on a port.
  *
- * @param options `portSetting`: the name of the setting that has the port
+ * @param options `hostSetting`, `portSetting`: the names of the settings that have the address and the port
  * @throws {StartError} if it cannot be listened on
  */
 export async function listen(
   server: Pick<FastifyInstance, 'listen'>,
-  options: FastifyListenOptions & { host: string; port: number; portSetting: string },
+  options: FastifyListenOptions & ListenSettings,
 ): Promise<void> {
-  const { host, port, portSetting } = options
   try {
     await server.listen(options)
   } catch (error) {
-    throw new StartError(explainFailure(error as NodeJS.ErrnoException, host, port, portSetting))
+    throw new StartError(explainFailure(error as NodeJS.ErrnoException, options))
   }
 }
 
 function explainFailure(
   error: NodeJS.ErrnoException,
-  host: string,
-  port: number,
-  portSetting: string,
+  { host, port, hostSetting, portSetting }: ListenSettings,
 ): string {
   switch (error.code) {
     case 'EADDRINUSE':
@@ -32,6 +36,6 @@ function explainFailure(
     case 'EACCES':
       return `port ${port} on ${host} is not allowed for this user: set ${portSetting} to 1024 or more`
     default:
-      return `cannot listen on HOST ${host} and ${portSetting} ${port}: ${error.message}`
+      return `cannot listen on ${hostSetting} ${host} and ${portSetting} ${port}: ${error.message}`
   }
 }

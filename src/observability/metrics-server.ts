@@ -11,6 +11,8 @@ import { metricsRoute } from './metrics-route.ts'
 export interface MetricsServerOptions extends ServerLimits, HostHeaderOptions {
   /** the address to listen on */
   host: string
+  /** the name of the setting that has it */
+  hostSetting: string
   port: number
   readMetrics: () => Promise<string>
 }
@@ -22,7 +24,7 @@ export interface MetricsServerOptions extends ServerLimits, HostHeaderOptions {
  */
 export const metricsServer = fastifyPlugin(
   async (app, options: MetricsServerOptions) => {
-    const { host, port, readMetrics } = options
+    const { host, hostSetting, port, readMetrics } = options
     const server = fastify({
       ...createServerOptions(options).options,
       loggerInstance: app.log,
@@ -36,7 +38,7 @@ export const metricsServer = fastifyPlugin(
     await server.register(metricsRoute, { readMetrics })
     server.refuseOtherMethods()
     await listen(server, {
-      ...{ host, port, portSetting: 'METRICS_PORT' },
+      ...{ host, port, hostSetting, portSetting: 'METRICS_PORT' },
       listenTextResolver: (address) => `metrics are served at ${address}/metrics`,
     })
   },

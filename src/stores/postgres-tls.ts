@@ -1,6 +1,6 @@
 /** TLS to Postgres: `sslmode` and `sslrootcert`, as libpq documents them. */
 import { X509Certificate } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import {
   type ConnectionOptions,
   checkServerIdentity,
@@ -96,8 +96,13 @@ function parseMode(parameters: URLSearchParams): Tls['mode'] {
 function readCertificates(path: string): string {
   let text: string
   try {
+    // To read a pipe would wait for its writer, and a device may never end.
+    if (!statSync(path).isFile()) {
+      throw broken(`the file ${path} of sslrootcert is not a regular file`)
+    }
     text = readFileSync(path, 'utf8')
   } catch (error) {
+    if (error instanceof StartError) throw error
     throw broken(`the file ${path} of sslrootcert cannot be read (${getErrorCode(error)})`)
   }
   try {

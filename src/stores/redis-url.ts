@@ -152,11 +152,15 @@ function parseHosts(hosts: string, defaultPort: number): RedisNode[] {
   return hosts.split(',').map((text) => {
     if (text === '') throw broken('it must name a host')
     const url = URL.canParse(`redis://${text}`) ? new URL(`redis://${text}`) : undefined
-    if (!url?.hostname) throw createEncodingError()
+    if (!url?.hostname) {
+      const [, name = ''] = /^(.+):[^:[\]]*$/.exec(text) ?? []
+      if (name && URL.canParse(`redis://${name}`)) throw createPortError()
+      throw createEncodingError()
+    }
     // An IPv6 address is in brackets.
     const host = url.hostname.replace(/^\[(.*)\]$/, '$1')
     const port = Number(url.port || defaultPort)
-    if (port === 0) throw broken('a port must be an integer from 1 to 65535')
+    if (port === 0) throw createPortError()
     return { host, port }
   })
 }
@@ -179,5 +183,7 @@ const createEncodingError = () =>
   broken(
     'it must be redis://user:password@host:port/database; a / ? # or @ of the user or password must be percent-encoded',
   )
+
+const createPortError = () => broken('a port must be an integer from 1 to 65535')
 
 const broken = (rule: string) => new StartError(`REDIS_URL: ${rule}`)

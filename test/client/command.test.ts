@@ -125,6 +125,7 @@ describe('the command', () => {
     ],
     ['--secret-file has no secret', { file: Buffer.from('\n') }],
     ['HMAC_SECRET: a secret must not be in quotes', { env: { HMAC_SECRET: '"a"' } }],
+    ['HMAC_SECRET must not be in quotes', { env: { HMAC_SECRET: '"a,b"' } }],
     ['HMAC_SECRET has no secret', { env: { HMAC_SECRET: '' } }],
   ])('refuses a damaged secret: %s', async (line, { file, env }) => {
     const folder = await createTemporaryFolder()

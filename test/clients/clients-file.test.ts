@@ -1,4 +1,5 @@
-import { mkdir, writeFile } from 'node:fs/promises'
+import { execFileSync } from 'node:child_process'
+import { mkdir, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { parseClients, readClientsFile } from '../../src/clients/clients-file.ts'
@@ -48,6 +49,11 @@ describe('the file of clients', () => {
     ['{"clients":[1]}', 'clients[0] must be an object'],
     ['{"clients":[{"id":"a"}]}', 'clients[0].keys must be an array'],
     ['{"clients":[{"keys":[]}]}', 'clients[0].id must be 1 to 64 of the characters'],
+    ['{"clients":[],"clients":[]}', 'the file must not have "clients" twice in one object'],
+    [
+      '{"clients":[{"id":"a","keys":[],"\\u0069d":"b"}]}',
+      'the file must not have "id" twice in one object',
+    ],
     ['{"clients":[{"id":"a","keys":[1]}]}', 'clients[0].keys[0] must be an object'],
   ])('with the text %s is refused', (text, message) => {
     expect(() => parseClients(text)).toThrow(
@@ -89,7 +95,7 @@ describe('the file of clients', () => {
     expect(() => parse(clients)).toThrow(`CLIENTS_FILE: ${message}`)
   })
 
-  test.each([
+  test.each<[unknown, string]>([
     [{ ...ed25519, kid: undefined }, '.kid must be'],
     [{ ...ed25519, kid: 'a"b' }, '.kid must be'],
     [{ ...ed25519, kid: 'ä' }, '.kid must be'],
@@ -102,6 +108,19 @@ describe('the file of clients', () => {
     [{ ...ed25519, x: undefined }, '.x must be base64url of 32 bytes'],
     [{ ...ed25519, x: `${ed25519?.x}=` }, '.x must be base64url of 32 bytes'],
     [{ ...ed25519, x: ed25519?.x?.slice(1) }, '.x must be base64url of 32 bytes'],
+    // 32 zero bytes, as of an entry that was never filled in, and the other points that are their own 8th multiple.
+    ...[
+      '00'.repeat(32),
+      `${'00'.repeat(31)}80`,
+      `01${'00'.repeat(31)}`,
+      `ec${'ff'.repeat(31)}`,
+      `ee${'ff'.repeat(30)}7f`,
+      'c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa',
+      '26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05',
+    ].map((x): [unknown, string] => [
+      { ...ed25519, x: Buffer.from(x, 'hex').toString('base64url') },
+      '.x must not be a point of low order: anyone can sign with it',
+    ]),
     [{ ...ecdsa, y: 'AA' }, '.y must be base64url of 32 bytes'],
     [{ ...ecdsa, y: ecdsa?.x }, ' must be a point of the curve P-256'],
     [{ ...hmac, k: 'A'.repeat(42) }, '.k must be base64url of 32 bytes or more'],
@@ -123,6 +142,12 @@ describe('the file of clients', () => {
     await expect(readClientsFile(path)).rejects.toThrow(`${path} cannot be read: ENOENT`)
     await mkdir(path)
     await expect(readClientsFile(path)).rejects.toThrow(`${path} cannot be read: it is a folder`)
+    for (const name of ['pipe', 'device']) {
+      const other = join(folder, name)
+      if (name === 'pipe') execFileSync('mkfifo', [other])
+      else await symlink('/dev/zero', other)
+      await expect(readClientsFile(other)).rejects.toThrow(`${other} is not a regular file`)
+    }
     await writeFile(join(folder, 'latin1'), Buffer.from([0x7b, 0xe4]))
     await expect(readClientsFile(join(folder, 'latin1'))).rejects.toThrow('is not UTF-8')
   })

@@ -1,8 +1,11 @@
-import { closeSync, openSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { closeSync, openSync, readFileSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import { blockInserts } from '../support/blocked-inserts.ts'
 import { get, send, sendAll } from '../support/client.ts'
-import { spawnService, startProcess } from '../support/process.ts'
+import { createTemporaryFolder, spawnService, startProcess } from '../support/process.ts'
 import { scrape } from '../support/scrape.ts'
 import { emptyDatabase } from '../support/stores.ts'
 import { until } from '../support/until.ts'
@@ -33,6 +36,37 @@ test('orders are created and SIGTERM ends the process although the disk of the l
   expect(await service.stop()).toBe(0)
   expect(service.stderr()).toMatch(/^order-once: log lines are dropped, .* ENOSPC: .*\n$/)
 })
+
+// `ulimit -f` stands for a small disk: its last write is short, and the next ones fail.
+test.skipIf(process.platform !== 'linux')(
+  'a line that is cut by a full disk is dropped, and spoils no other',
+  async () => {
+    const { url } = await emptyDatabase()
+    const folder = await createTemporaryFolder()
+    const [node, path] = [join(folder, 'node'), join(folder, 'log')]
+    const script = `#!/bin/bash\nulimit -S -f 2\nexec '${process.execPath}' "$@"\n`
+    await writeFile(node, script, { mode: 0o755 })
+    const log = openSync(path, 'a')
+    onTestFinished(() => closeSync(log))
+    const service = await spawnService({ DATABASE_URL: url }, { folder, node, stdout: log })
+    await respond(service.port)
+    const request = (id: string) =>
+      send(service.port, { method: 'GET', path: '/nowhere', headers: { 'x-request-id': id } })
+    const ids = Array.from({ length: 20 }, (_, i) => `request-${i}`)
+    for (const id of ids) await request(id)
+    expect(service.stderr()).toMatch(/^order-once: log lines are dropped, .*\n$/)
+    execFileSync('prlimit', ['--pid', `${service.child.pid}`, '--fsize=unlimited'])
+    await request('after')
+    const readIds = () =>
+      readFileSync(path, 'utf8')
+        .split('\n')
+        .flatMap((line) => (line.endsWith('}') ? [JSON.parse(line).reqId] : []))
+    await until(() => readIds().includes('after'))
+    const logged = readIds()
+    const missing = ids.filter((id) => !logged.includes(id))
+    expect((await scrape(service.port)).value(DROPPED)).toBe(missing.length)
+  },
+)
 
 test('orders are created and SIGTERM ends the process although nothing reads the log', async () => {
   const { url } = await emptyDatabase()

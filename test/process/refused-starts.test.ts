@@ -64,6 +64,31 @@ const CASES: Case[] = [
     line: 'HMAC_SECRET: a secret must not be in quotes',
   },
   {
+    name: 'several secrets in quotes', // as `docker run --env-file` passes them
+    env: { HMAC_SECRET: '"a,b"' },
+    line: 'HMAC_SECRET must not be in quotes',
+  },
+  {
+    name: 'a secret in the quotes of a word processor',
+    env: { HMAC_SECRET: '\u201Ca\u201D' },
+    line: 'HMAC_SECRET: a secret must not be in quotes',
+  },
+  ...['HOST', 'DATA_DIR', 'CLIENTS_FILE', 'OTEL_SERVICE_NAME'].map((name) => ({
+    name: `a ${name} with a line break`,
+    env: { [name]: 'a\n' },
+    line: `${name} must not begin or end with white space`,
+  })),
+  {
+    name: 'a METRICS_HOST with a control character',
+    env: { METRICS_PORT: '0', METRICS_HOST: 'a\nb' },
+    line: 'METRICS_HOST must not have control characters',
+  },
+  {
+    name: 'a PUBLIC_URL with a line break',
+    env: { PUBLIC_URL: 'https://a.example\n' },
+    line: 'PUBLIC_URL must not begin or end with white space',
+  },
+  {
     name: 'a secret with a control character',
     env: { HMAC_SECRET: 'a\tb' },
     line: 'HMAC_SECRET: a secret must not have control characters',
@@ -107,6 +132,16 @@ const CASES: Case[] = [
     name: 'a REDIS_URL with a raw /',
     env: { REDIS_URL: 'redis://:p/q@h' },
     line: 'REDIS_URL: it must be redis://user:password@host:port/database; a / ? # or @ of the user or password must be percent-encoded',
+  },
+  {
+    name: 'a DATABASE_URL with a control character',
+    env: { DATABASE_URL: 'postgres://u:p\x01@h/db' },
+    line: 'DATABASE_URL must not have control characters',
+  },
+  {
+    name: 'a REDIS_URL with a port that is none',
+    env: { REDIS_URL: 'redis+sentinel://s1,s2:x/m' },
+    line: 'REDIS_URL: a port must be an integer from 1 to 65535',
   },
   {
     name: 'an infinite size',
@@ -155,17 +190,35 @@ const CASES: Case[] = [
     env: { STORES: 'embedded', DATA_DIR: '/dev/null/data' },
     line: "the embedded database in DATA_DIR /dev/null/data did not start: ENOTDIR: not a directory, mkdir '/dev/null/data'",
   },
+  {
+    name: 'a DATA_DIR that is a file',
+    env: { STORES: 'embedded', DATA_DIR: '.env' },
+    file: 'PORT=0\n',
+    line: 'DATA_DIR .env is not a folder',
+  },
 ]
 
-test.each(CASES)('$name stops the start with one line', async ({ env, file, line }) => {
-  const folder = await createTemporaryFolder()
-  const path = join(folder, '.env')
-  if (file === 'folder') mkdirSync(path)
-  else if (file === 'pipe') execFileSync('mkfifo', [path])
-  else if (file !== undefined) writeFileSync(path, file)
-  expect(await runBinary(['serve'], env, folder)).toEqual({
-    code: 1,
-    stdout: '',
-    stderr: `${CANNOT_START}${line}\n`,
-  })
-})
+// Where Linux says that there is no such folder, and cannot have one.
+const CASES_ON_LINUX: Case[] = [
+  {
+    name: 'a DATA_DIR in /proc',
+    env: { STORES: 'embedded', DATA_DIR: '/proc/none/data' },
+    line: "the embedded database in DATA_DIR /proc/none/data did not start: ENOENT: no such file or directory, mkdir '/proc/none'",
+  },
+]
+
+test.each(process.platform === 'linux' ? [...CASES, ...CASES_ON_LINUX] : CASES)(
+  '$name stops the start with one line',
+  async ({ env, file, line }) => {
+    const folder = await createTemporaryFolder()
+    const path = join(folder, '.env')
+    if (file === 'folder') mkdirSync(path)
+    else if (file === 'pipe') execFileSync('mkfifo', [path])
+    else if (file !== undefined) writeFileSync(path, file)
+    expect(await runBinary(['serve'], env, folder)).toEqual({
+      code: 1,
+      stdout: '',
+      stderr: `${CANNOT_START}${line}\n`,
+    })
+  },
+)

@@ -218,6 +218,10 @@ const REFUSED: [url: string, rule: string][] = [
     'sslnegotiation=direct needs sslmode=require, verify-ca or verify-full',
   ],
   [
+    'postgres://u:secret@h/db?sslmode=verify-full&sslrootcert=/dev/null',
+    'the file /dev/null of sslrootcert is not a regular file',
+  ],
+  [
     'postgres://u:secret@h/db?sslmode=verify-full&sslrootcert=/no/ca.pem',
     'the file /no/ca.pem of sslrootcert cannot be read (ENOENT)',
   ],

@@ -39,7 +39,8 @@ const SHARED_DIRECTORY = '/var/lib/order-once'
  * @throws {StartError} if this platform has no Postgres, or its files cannot be used
  */
 export async function openCluster(dataDir: string): Promise<Cluster> {
-  await fs.mkdir(dataDir, { recursive: true })
+  await makeFolder(dataDir)
+  if (!statSync(dataDir).isDirectory()) throw new StartError(`DATA_DIR ${dataDir} is not a folder`)
   const link = join(await fs.realpath(dataDir), 'postgres')
   const directory = await findDirectory(link)
   const data = join(directory, 'data')
@@ -70,6 +71,18 @@ export async function openCluster(dataDir: string): Promise<Cluster> {
   return { directory, data, bin, account }
 }
 
+/**
+ * Creates a folder, and those that it is in. (`recursive` of Node.js 20 never ends in a folder that exists and cannot
+ * have others, such as /proc.)
+ */
+async function makeFolder(path: string): Promise<void> {
+  if (existsSync(path)) return
+  await makeFolder(dirname(path))
+  await fs.mkdir(path).catch((error) => {
+    if (!existsSync(path)) throw error // a simultaneous start was not faster
+  })
+}
+
 /** Returns where the database is or will be: `link`, or for root possibly a directory that it points to. */
 async function findDirectory(link: string): Promise<string> {
   if (lstatSync(link, { throwIfNoEntry: false })) {
@@ -95,7 +108,7 @@ async function findDirectory(link: string): Promise<string> {
 }
 
 async function makeSharedDirectory(): Promise<void> {
-  await fs.mkdir(SHARED_DIRECTORY, { recursive: true })
+  await makeFolder(SHARED_DIRECTORY)
   await fs.chmod(SHARED_DIRECTORY, 0o755) // whatever root's umask is
 }
 
