@@ -31,6 +31,12 @@ const BATCH_SIZE = 500
 /** Longer than Postgres takes for a batch on a slow disk, or for a lock that ends. */
 const BATCH_TIMEOUT_MS = 30_000
 
+/**
+ * Many times the size of the record of an order. Of a larger value, only so much is read, which is then no record:
+ * a batch of such values would take too long, or not fit into memory.
+ */
+const MAX_RECORD_BYTES = 256 * 1024
+
 const PREFIX = getRecordName('')
 
 /** A missing order, and what became of it. */
@@ -112,10 +118,10 @@ async function reconcileRecords(
     }
     const { clientId, key } = parsedName
     try {
-      const bytes = await redis.getBuffer(name)
-      if (bytes === null) return undefined // it has expired
+      const bytes = await readValue(redis, name)
+      if (bytes?.length === 0) return undefined // it has expired
       // Decoding would replace malformed bytes.
-      const record = isUtf8(bytes) ? records.parse(key, bytes.toString()) : undefined
+      const record = bytes && isUtf8(bytes) ? records.parse(key, bytes.toString()) : undefined
       if (record?.state === 'in_flight') return undefined
       const order =
         record && record.encoding === undefined
@@ -129,9 +135,7 @@ async function reconcileRecords(
       return order
     } catch (error) {
       if (error instanceof ForeignRecordError) return undefined
-      if (!isWrongType(error)) throw error
-      report.notUnderstood++
-      return undefined
+      throw error
     }
   }
 
@@ -200,6 +204,19 @@ const readPart = <T>(reply: Promise<T>): Promise<T> =>
   })
 
 const createUnreadError = (reason: string) => new Error(`not all of Redis could be read: ${reason}`)
+
+/**
+ * Reads the beginning of a value, which is all of a record.
+ *
+ * @returns empty if there is no such key; undefined if its value is no string
+ */
+const readValue = (redis: RedisClient, name: string): Promise<Buffer | undefined> =>
+  readPart(
+    redis.getrangeBuffer(name, 0, MAX_RECORD_BYTES - 1).catch((error) => {
+      if (isWrongType(error)) return undefined
+      throw error
+    }),
+  )
 
 /** Reads the names of all keys of a server, in steps; some of them twice. */
 async function* scanNames(redis: Redis): AsyncGenerator<string[]> {

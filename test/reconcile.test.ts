@@ -1,11 +1,13 @@
 import { randomUUID } from 'node:crypto'
-import { beforeEach, describe, expect, test } from 'vitest'
+import { Redis } from 'ioredis'
+import { beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import { fingerprintCanonical } from '../packages/idempotency/src/fingerprint.ts'
 import { createRecordFormat } from '../packages/idempotency/src/stores/record.ts'
 import { findHistoryChange } from '../src/failover-watch.ts'
 import { canonicalizeOrder, type NewOrder } from '../src/orders/schema.ts'
 import { type FoundOrder, type ReconcileOptions, reconcile } from '../src/reconcile.ts'
 import { newKey, send } from './support/client.ts'
+import { startPrivateRedis } from './support/private-redis.ts'
 import { hasFullDevice, runBinary, runBinaryOnFullDisk } from './support/process.ts'
 import { createTestStores, startInstance } from './support/service.ts'
 import { hasRedis } from './support/stores.ts'
@@ -227,6 +229,7 @@ describe.runIf(hasRedis)('the reconciliation', () => {
       ['a time that Postgres does not have', { created_at: '+275760-09-13T00:00:00.000Z' }],
       ['a time before all orders', { created_at: '0000-01-01T00:00:00.000Z' }],
       ['a time in another form', { created_at: '2026-01-01T00:00:00Z' }],
+      ['a time that cannot be converted to a text', { created_at: { toString: null } }],
       ['another key', { idempotency_key: 'another' }],
       ['a member more', { note: 'n' }],
     ])('%s', async (_, members) => {
@@ -276,6 +279,21 @@ describe.runIf(hasRedis)('the reconciliation', () => {
         ...{ remembered: 1, restored: 1, notUnderstood: 5 },
       })
     })
+  })
+
+  test('does not read values as a whole that are too large for a record', async () => {
+    const server = await startPrivateRedis()
+    onTestFinished(() => server.stop())
+    const redis = new Redis(server.url)
+    onTestFinished(() => redis.disconnect())
+    const readSentBytes = async () =>
+      Number(/total_net_output_bytes:(\d+)/.exec(await redis.info('stats'))?.[1])
+    for (let n = 0; n < 10; n++) await redis.set(`idemp:large-${n}`, 'x'.repeat(4_000_000))
+    const before = await readSentBytes()
+    const target = { databaseUrl: database.url, databaseId: instance.databaseId }
+    const report = await reconcile(target, server.url, { apply: true })
+    expect(report).toMatchObject({ remembered: 0, notUnderstood: 10 })
+    expect((await readSentBytes()) - before).toBeLessThan(4_000_000)
   })
 
   test('reads thousands of records in steps, and reports its progress', async () => {
