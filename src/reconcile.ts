@@ -19,7 +19,12 @@ import {
   restoreOrders,
 } from './orders/remembered-orders.ts'
 import { CHECKED_RECORD } from './stores/check-redis.ts'
-import { readDatabaseHistory, storeKnownHistory } from './stores/database-history.ts'
+import {
+  type DatabaseHistory,
+  isContinued,
+  readDatabaseHistory,
+  storeKnownHistory,
+} from './stores/database-history.ts'
 import { withDedicatedConnection } from './stores/postgres-session.ts'
 import type { Stores } from './stores/prepare.ts'
 import { listMasters, listSlotMasters, type RedisClient } from './stores/redis-client.ts'
@@ -70,7 +75,8 @@ export interface ReconcileReport {
  * byte. Rows that exist are never changed, so it can run while the service runs, and again after a failure.
  * After a complete run that leaves no missing order, the watch for failovers reports nothing more.
  *
- * @throws if Postgres or Redis fails, or a part of Redis cannot be read; orders that were restored until then stay
+ * @throws if Postgres or Redis fails, a part of Redis cannot be read, or Postgres is failed over; orders that were
+ * restored until then stay
  */
 export async function reconcile(
   { databaseUrl, databaseId }: Pick<Stores, 'databaseUrl' | 'databaseId'>,
@@ -79,17 +85,33 @@ export async function reconcile(
 ): Promise<ReconcileReport> {
   const redis = await connectToRedis(redisUrl)
   try {
-    return await withDedicatedConnection(databaseUrl, async (client) => {
-      // A failover during the run is reported after it.
-      const history = await readDatabaseHistory(client).catch(() => undefined)
-      const report = await reconcileRecords(redis, client, databaseId, options)
+    const { history, report } = await withDedicatedConnection(databaseUrl, async (client) => ({
+      history: await readDatabaseHistory(client).catch(() => undefined),
+      report: await reconcileRecords(redis, client, databaseId, options),
+    }))
+    if (history) {
+      await checkHistory(databaseUrl, history)
       const isComplete = options.since === undefined && (options.apply || report.missing === 0)
-      if (history && isComplete) await storeKnownHistory(redis, databaseId, history)
-      return report
-    })
+      if (isComplete) await storeKnownHistory(redis, databaseId, history)
+    }
+    return report
   } finally {
     redis.disconnect()
   }
+}
+
+/**
+ * Checks on a new connection, which leads to the present primary, that this is the server that was read: a former
+ * primary that was not fenced still responds.
+ *
+ * @throws if the history of the database was interrupted since then
+ */
+async function checkHistory(databaseUrl: string, earlier: DatabaseHistory): Promise<void> {
+  const present = await withDedicatedConnection(databaseUrl, (client) =>
+    withDeadline(readDatabaseHistory(client), BATCH_TIMEOUT_MS, 'Postgres did not respond'),
+  )
+  if (isContinued(earlier, present)) return
+  throw new Error('Postgres was failed over during the run: run order-once reconcile again')
 }
 
 async function reconcileRecords(
