@@ -19,7 +19,12 @@ import {
   restoreOrders,
 } from './orders/remembered-orders.ts'
 import { CHECKED_RECORD } from './stores/check-redis.ts'
-import { readDatabaseHistory, storeKnownHistory } from './stores/database-history.ts'
+import {
+  type DatabaseHistory,
+  isContinued,
+  readDatabaseHistory,
+  storeKnownHistory,
+} from './stores/database-history.ts'
 import { withDedicatedConnection } from './stores/postgres-session.ts'
 import type { Stores } from './stores/prepare.ts'
 import { listMasters, listSlotMasters, type RedisClient } from './stores/redis-client.ts'
@@ -30,6 +35,12 @@ const BATCH_SIZE = 500
 
 /** Longer than Postgres takes for a batch on a slow disk, or for a lock that ends. */
 const BATCH_TIMEOUT_MS = 30_000
+
+/**
+ * Many times the size of the record of an order. Of a larger value, only so much is read, which is then no record:
+ * a batch of such values would take too long, or not fit into memory.
+ */
+const MAX_RECORD_BYTES = 256 * 1024
 
 const PREFIX = getRecordName('')
 
@@ -64,7 +75,8 @@ export interface ReconcileReport {
  * byte. Rows that exist are never changed, so it can run while the service runs, and again after a failure.
  * After a complete run that leaves no missing order, the watch for failovers reports nothing more.
  *
- * @throws if Postgres or Redis fails, or a part of Redis cannot be read; orders that were restored until then stay
+ * @throws if Postgres or Redis fails, a part of Redis cannot be read, or Postgres is failed over; orders that were
+ * restored until then stay
  */
 export async function reconcile(
   { databaseUrl, databaseId }: Pick<Stores, 'databaseUrl' | 'databaseId'>,
@@ -73,17 +85,33 @@ export async function reconcile(
 ): Promise<ReconcileReport> {
   const redis = await connectToRedis(redisUrl)
   try {
-    return await withDedicatedConnection(databaseUrl, async (client) => {
-      // A failover during the run is reported after it.
-      const history = await readDatabaseHistory(client).catch(() => undefined)
-      const report = await reconcileRecords(redis, client, databaseId, options)
+    const { history, report } = await withDedicatedConnection(databaseUrl, async (client) => ({
+      history: await readDatabaseHistory(client).catch(() => undefined),
+      report: await reconcileRecords(redis, client, databaseId, options),
+    }))
+    if (history) {
+      await checkHistory(databaseUrl, history)
       const isComplete = options.since === undefined && (options.apply || report.missing === 0)
-      if (history && isComplete) await storeKnownHistory(redis, databaseId, history)
-      return report
-    })
+      if (isComplete) await storeKnownHistory(redis, databaseId, history)
+    }
+    return report
   } finally {
     redis.disconnect()
   }
+}
+
+/**
+ * Checks on a new connection, which leads to the present primary, that this is the server that was read: a former
+ * primary that was not fenced still responds.
+ *
+ * @throws if the history of the database was interrupted since then
+ */
+async function checkHistory(databaseUrl: string, earlier: DatabaseHistory): Promise<void> {
+  const present = await withDedicatedConnection(databaseUrl, (client) =>
+    withDeadline(readDatabaseHistory(client), BATCH_TIMEOUT_MS, 'Postgres did not respond'),
+  )
+  if (isContinued(earlier, present)) return
+  throw new Error('Postgres was failed over during the run: run order-once reconcile again')
 }
 
 async function reconcileRecords(
@@ -112,10 +140,10 @@ async function reconcileRecords(
     }
     const { clientId, key } = parsedName
     try {
-      const bytes = await redis.getBuffer(name)
-      if (bytes === null) return undefined // it has expired
+      const bytes = await readValue(redis, name)
+      if (bytes?.length === 0) return undefined // it has expired
       // Decoding would replace malformed bytes.
-      const record = isUtf8(bytes) ? records.parse(key, bytes.toString()) : undefined
+      const record = bytes && isUtf8(bytes) ? records.parse(key, bytes.toString()) : undefined
       if (record?.state === 'in_flight') return undefined
       const order =
         record && record.encoding === undefined
@@ -129,9 +157,7 @@ async function reconcileRecords(
       return order
     } catch (error) {
       if (error instanceof ForeignRecordError) return undefined
-      if (!isWrongType(error)) throw error
-      report.notUnderstood++
-      return undefined
+      throw error
     }
   }
 
@@ -200,6 +226,19 @@ const readPart = <T>(reply: Promise<T>): Promise<T> =>
   })
 
 const createUnreadError = (reason: string) => new Error(`not all of Redis could be read: ${reason}`)
+
+/**
+ * Reads the beginning of a value, which is all of a record.
+ *
+ * @returns empty if there is no such key; undefined if its value is no string
+ */
+const readValue = (redis: RedisClient, name: string): Promise<Buffer | undefined> =>
+  readPart(
+    redis.getrangeBuffer(name, 0, MAX_RECORD_BYTES - 1).catch((error) => {
+      if (isWrongType(error)) return undefined
+      throw error
+    }),
+  )
 
 /** Reads the names of all keys of a server, in steps; some of them twice. */
 async function* scanNames(redis: Redis): AsyncGenerator<string[]> {

@@ -1,13 +1,18 @@
 import { randomUUID } from 'node:crypto'
-import { beforeEach, describe, expect, test } from 'vitest'
+import { Redis } from 'ioredis'
+import { beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import { fingerprintCanonical } from '../packages/idempotency/src/fingerprint.ts'
 import { createRecordFormat } from '../packages/idempotency/src/stores/record.ts'
 import { findHistoryChange } from '../src/failover-watch.ts'
 import { canonicalizeOrder, type NewOrder } from '../src/orders/schema.ts'
 import { type FoundOrder, type ReconcileOptions, reconcile } from '../src/reconcile.ts'
+import { migrateDatabase } from '../src/stores/migrate.ts'
 import { newKey, send } from './support/client.ts'
+import { PostgresNode, postgresPrograms, urlOfHosts } from './support/postgres-node.ts'
+import { redisServer, startPrivateRedis } from './support/private-redis.ts'
 import { hasFullDevice, runBinary, runBinaryOnFullDisk } from './support/process.ts'
 import { createTestStores, startInstance } from './support/service.ts'
+import { SILENT_LOG } from './support/silent-log.ts'
 import { hasRedis } from './support/stores.ts'
 import { until } from './support/until.ts'
 
@@ -227,6 +232,7 @@ describe.runIf(hasRedis)('the reconciliation', () => {
       ['a time that Postgres does not have', { created_at: '+275760-09-13T00:00:00.000Z' }],
       ['a time before all orders', { created_at: '0000-01-01T00:00:00.000Z' }],
       ['a time in another form', { created_at: '2026-01-01T00:00:00Z' }],
+      ['a time that cannot be converted to a text', { created_at: { toString: null } }],
       ['another key', { idempotency_key: 'another' }],
       ['a member more', { note: 'n' }],
     ])('%s', async (_, members) => {
@@ -276,6 +282,21 @@ describe.runIf(hasRedis)('the reconciliation', () => {
         ...{ remembered: 1, restored: 1, notUnderstood: 5 },
       })
     })
+  })
+
+  test('does not read values as a whole that are too large for a record', async () => {
+    const server = await startPrivateRedis()
+    onTestFinished(() => server.stop())
+    const redis = new Redis(server.url)
+    onTestFinished(() => redis.disconnect())
+    const readSentBytes = async () =>
+      Number(/total_net_output_bytes:(\d+)/.exec(await redis.info('stats'))?.[1])
+    for (let n = 0; n < 10; n++) await redis.set(`idemp:large-${n}`, 'x'.repeat(4_000_000))
+    const before = await readSentBytes()
+    const target = { databaseUrl: database.url, databaseId: instance.databaseId }
+    const report = await reconcile(target, server.url, { apply: true })
+    expect(report).toMatchObject({ remembered: 0, notUnderstood: 10 })
+    expect((await readSentBytes()) - before).toBeLessThan(4_000_000)
   })
 
   test('reads thousands of records in steps, and reports its progress', async () => {
@@ -417,7 +438,56 @@ describe.runIf(hasRedis)('the reconciliation', () => {
         REDIS_URL: 'redis://127.0.0.1:1',
       })
       expect(code).toBe(1)
-      expect(stderr).toMatch(/^the reconciliation did not end: .*\n$/)
+      expect(stderr).toBe(
+        'the reconciliation did not end: Redis at 127.0.0.1:1 cannot be used: connect ECONNREFUSED 127.0.0.1:1\n',
+      )
     })
   })
 })
+
+describe.runIf(postgresPrograms !== undefined && redisServer !== undefined)(
+  'the reconciliation with several hosts',
+  () => {
+    test('fails if the standby is promoted during the run, and the next run restores the orders on it', async () => {
+      const primary = await PostgresNode.startPrimary()
+      onTestFinished(() => primary.remove())
+      const standby = await primary.addStandby()
+      onTestFinished(() => standby.remove())
+      const server = await startPrivateRedis()
+      onTestFinished(() => server.stop())
+      const redis = new Redis(server.url)
+      onTestFinished(() => redis.disconnect())
+      const databaseUrl = urlOfHosts(primary, standby)
+      await migrateDatabase(databaseUrl, SILENT_LOG)
+      const { port, databaseId } = await startInstance({
+        database: { url: databaseUrl },
+        redisSpace: server,
+      })
+      await send(port, { key: 'lost' })
+      await until(async () => (await redis.get('idemp:lost'))?.includes('completed'))
+      await primary.administer((sql) => sql`delete from orders`)
+
+      const run = () => reconcile({ databaseUrl, databaseId }, server.url, { apply: true })
+      let first: Promise<unknown> | undefined
+      await primary.administer((admin) =>
+        admin.begin(async (sql) => {
+          await sql`lock table orders in share mode` // inserts wait for it
+          first = run().catch((error) => error)
+          await until(async () => {
+            const waiting = await sql`
+              select from pg_locks where not granted and relation = 'orders'::regclass`
+            return waiting.length === 1
+          })
+          await standby.promote() // and the former primary is not fenced
+        }),
+      )
+      expect(await first).toEqual(
+        new Error('Postgres was failed over during the run: run order-once reconcile again'),
+      )
+      const readKeys = () => standby.administer((sql) => sql`select idempotency_key from orders`)
+      expect(await readKeys()).toEqual([])
+      expect(await run()).toMatchObject({ missing: 1, restored: 1 })
+      expect(await readKeys()).toEqual([{ idempotency_key: 'lost' }])
+    })
+  },
+)

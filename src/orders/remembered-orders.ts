@@ -51,11 +51,13 @@ export function parseRememberedOrder(
   } catch {
     return undefined
   }
+  const time = members?.created_at
   const order = {
     ...members,
     client_id: clientId,
     request_fingerprint: fingerprint,
-    created_at: Date.parse(String(members?.created_at)),
+    // The conversion of another value to a text can throw.
+    created_at: typeof time === 'string' ? Date.parse(time) : Number.NaN,
   } as RememberedOrder
   const fields = Object.fromEntries(FIELD_NAMES.map((name) => [name, order[name]]))
   const { id, idempotency_key, created_at } = order

@@ -92,8 +92,9 @@ describe.runIf(redisServer)('a Redis user with the documented rights', () => {
 
   test('can reconcile with two further rights, and nothing is refused to it', async () => {
     const page = await readFile(new URL('../../docs/operations.md', import.meta.url), 'utf8')
-    const [, scan, dbsize] = /needs two further rights, `(\S+)` and `(\S+)`/.exec(page) ?? []
-    const rules = [...(await readDocumentedRules()), `${scan}`, `${dbsize}`]
+    const [, ...rights] =
+      /needs three further rights: `(\S+)`, `(\S+)` and `(\S+)`/.exec(page) ?? []
+    const rules = [...(await readDocumentedRules()), ...rights]
     const { stores, gate, one, admin, readRefusals } = await start(rules)
     gate.open()
     const key = newKey()
