@@ -14,9 +14,6 @@ afterEach(async () => {
 
 const canRun = postgresPrograms !== undefined && redisServer !== undefined
 
-/** Three checks, on a busy machine. */
-const TIMEOUT_MS = 40_000
-
 /** Starts a primary with a standby, and a Redis with a client. @returns also the settings of a service on them */
 async function startServers() {
   const primary = await PostgresNode.startPrimary()
@@ -54,7 +51,7 @@ describe.runIf(canRun)('a failover that loses orders', () => {
       await standby.start()
       await standby.promote()
 
-      await until(() => isNeeded(service), TIMEOUT_MS)
+      await until(() => isNeeded(service))
       expect(readLines(service)).toMatchObject([
         {
           level: 50,
@@ -63,14 +60,14 @@ describe.runIf(canRun)('a failover that loses orders', () => {
       ])
       await service.stop()
       const restarted = await start()
-      await until(() => isNeeded(restarted), TIMEOUT_MS)
+      await until(() => isNeeded(restarted))
       expect(readLines(restarted)).toHaveLength(1)
 
       expect(await runBinary(['reconcile', '--apply'], env)).toMatchObject({
         code: 0,
         stdout: expect.stringContaining('Missing in Postgres: 1. Restored: 1.'),
       })
-      await until(async () => !(await isNeeded(restarted)), TIMEOUT_MS)
+      await until(async () => !(await isNeeded(restarted)))
       expect(await standby.administer((sql) => sql`select idempotency_key from orders`)).toEqual([
         { idempotency_key: 'lost' },
       ])
@@ -88,7 +85,7 @@ describe.runIf(canRun)('a failover that loses orders', () => {
     }
     await until(readHistory)
     await standby.promote()
-    await until(async () => (await readHistory())?.includes('"newest":"00000002"'), TIMEOUT_MS)
+    await until(async () => (await readHistory())?.includes('"newest":"00000002"'))
     await service.stop()
     await standby.stop()
 

@@ -20,10 +20,7 @@ const LIBRARIES = ['axios-retry', 'got', 'ky']
 const locate = (name: string) =>
   fileURLToPath(new URL(`../../docs/clients/${name}.mjs`, import.meta.url))
 
-/** Three programs at a time, on a slow machine. */
-const TIMEOUT_MS = 120_000
-
-describe('with the options of docs/clients.md', { timeout: TIMEOUT_MS }, () => {
+describe('with the options of docs/clients.md', () => {
   test('each library creates one order although the first attempts fail', async () => {
     const { port, countOrders } = await startService()
     // All at once, because they mostly wait.

@@ -23,9 +23,6 @@ const FOLDER = new URL('../../docs/clients/', import.meta.url)
 const locate = (name: string) => fileURLToPath(new URL(name, FOLDER))
 const BODY = JSON.stringify({ ...ORDER, item: 'a “book”' })
 
-/** Twelve programs at a time, of which some start many others, on a slow machine. */
-const TIMEOUT_MS = 120_000
-
 /** The program in Go, compiled. */
 let goProgram = ''
 
@@ -68,49 +65,45 @@ const LANGUAGES: Language[] = [
 
 const INSTALLED = LANGUAGES.filter(({ isInstalled }) => isInstalled)
 
-test(
-  'each program creates one order, with each key, although the first attempts fail',
-  async () => {
-    const [secretKey, ed25519Key] = [createKey('hmac', 'hmac-sha256'), createKey('ed25519')]
-    const { port, database } = await startService({
-      env: {
-        HMAC_SECRET: SECRET,
-        CLIENTS_FILE: await writeClientsFile([{ id: 'shop-1', keys: [secretKey, ed25519Key] }]),
-      },
-    })
-    const signers = [
-      { HMAC_SECRET: SECRET },
-      { CLIENT_KEY: await writePrivateKey(secretKey) },
-      { CLIENT_KEY: await writePrivateKey(ed25519Key) },
-    ]
+test('each program creates one order, with each key, although the first attempts fail', async () => {
+  const [secretKey, ed25519Key] = [createKey('hmac', 'hmac-sha256'), createKey('ed25519')]
+  const { port, database } = await startService({
+    env: {
+      HMAC_SECRET: SECRET,
+      CLIENTS_FILE: await writeClientsFile([{ id: 'shop-1', keys: [secretKey, ed25519Key] }]),
+    },
+  })
+  const signers = [
+    { HMAC_SECRET: SECRET },
+    { CLIENT_KEY: await writePrivateKey(secretKey) },
+    { CLIENT_KEY: await writePrivateKey(ed25519Key) },
+  ]
 
-    // All at once, because they mostly wait.
-    const created = INSTALLED.flatMap(({ name, findCommand, hasEd25519 = true }) =>
-      signers.slice(0, hasEd25519 ? 3 : 2).map(async (signer) => {
-        const key = newKey()
-        const { url, listArrivals } = await startUnreliableProxy(port, ...FAILURES)
-        const env = { ...signer, ORDER_URL: url }
-        const { code, stdout, stderr } = await runClient(findCommand(), { key, body: BODY, env })
-        expect({ name, code, stderr }).toMatchObject({ code: 0 })
-        const arrivals = listArrivals(key)
-        expectAttempts(arrivals, BODY)
-        expect(arrivals.every(({ headers }) => headers.prefer === 'wait=10')).toBe(true)
-        if ('CLIENT_KEY' in signer) expect(new Set(arrivals.map(readCreated)).size).not.toBe(1)
-        return { key, order: JSON.parse(stdout).order }
-      }),
-    )
+  // All at once, because they mostly wait.
+  const created = INSTALLED.flatMap(({ name, findCommand, hasEd25519 = true }) =>
+    signers.slice(0, hasEd25519 ? 3 : 2).map(async (signer) => {
+      const key = newKey()
+      const { url, listArrivals } = await startUnreliableProxy(port, ...FAILURES)
+      const env = { ...signer, ORDER_URL: url }
+      const { code, stdout, stderr } = await runClient(findCommand(), { key, body: BODY, env })
+      expect({ name, code, stderr }).toMatchObject({ code: 0 })
+      const arrivals = listArrivals(key)
+      expectAttempts(arrivals, BODY)
+      expect(arrivals.every(({ headers }) => headers.prefer === 'wait=10')).toBe(true)
+      if ('CLIENT_KEY' in signer) expect(new Set(arrivals.map(readCreated)).size).not.toBe(1)
+      return { key, order: JSON.parse(stdout).order }
+    }),
+  )
 
-    const rows = await Promise.all(created)
-    const orders = await database.sql`select id, idempotency_key, item from orders`
-    expect(orders).toHaveLength(rows.length)
-    for (const { key, order } of rows) {
-      expect(orders).toContainEqual({ id: order.id, idempotency_key: key, item: 'a “book”' })
-    }
-  },
-  TIMEOUT_MS,
-)
+  const rows = await Promise.all(created)
+  const orders = await database.sql`select id, idempotency_key, item from orders`
+  expect(orders).toHaveLength(rows.length)
+  for (const { key, order } of rows) {
+    expect(orders).toContainEqual({ id: order.id, idempotency_key: key, item: 'a “book”' })
+  }
+})
 
-describe.each(INSTALLED)('the client in $name', { timeout: TIMEOUT_MS }, ({ findCommand }) => {
+describe.each(INSTALLED)('the client in $name', ({ findCommand }) => {
   test('refuses a key of P-256 in one line', async () => {
     const env = { CLIENT_KEY: await writePrivateKey(createKey('key', 'ecdsa-p256-sha256')) }
     const { code, stderr } = await runClient(findCommand(), { key: 'key-001', body: BODY, env })

@@ -27,9 +27,7 @@ async function startPooler(serverUrl: string) {
 }
 
 describe.skipIf(pgbouncerProgram === undefined)('behind PgBouncer in transaction mode', () => {
-  test('instances that start together on an empty database all listen, and leave no lock behind', {
-    timeout: 120_000,
-  }, async () => {
+  test('instances that start together on an empty database all listen, and leave no lock behind', async () => {
     const { url, sql, readLeftovers } = await startPooler(await createEmptyDatabase())
     const env = { DATABASE_URL: url, IDEMPOTENCY_STORE: 'memory' }
     const services = await Promise.all([1, 2, 3].map(() => startProcess(env)))

@@ -19,9 +19,6 @@ import {
 import { createTestStores, startInstance } from '../support/service.ts'
 import { until } from '../support/until.ts'
 
-/** A failover takes some seconds, and more on a busy machine. */
-const TIMEOUT_MS = 120_000
-
 async function start(config?: string[]): Promise<RedisCluster> {
   const cluster = await startRedisCluster(config)
   onTestFinished(() => cluster.stop())
@@ -111,7 +108,7 @@ async function sendWithRepeats(
   }
 }
 
-describe.runIf(redisServer)('a Redis Cluster of six', { timeout: TIMEOUT_MS }, () => {
+describe.runIf(redisServer)('a Redis Cluster of six', () => {
   test('is read as a whole by the reconciliation: lost orders of all shards are restored', async () => {
     const COUNT = 60
     const cluster = await start()
@@ -164,7 +161,7 @@ describe.runIf(redisServer)('a Redis Cluster of six', { timeout: TIMEOUT_MS }, (
       service.errors.length = 0
       await sendWithRepeats(service, 300)
       return service.errors.length === 0
-    }, 60_000)
+    })
     await until(service.isUp)
     for (const { client } of cluster.nodes.slice(0, 3)) {
       const names = await client.keys('idemp:key-*')
@@ -221,14 +218,14 @@ describe.runIf(redisServer)('a Redis Cluster of six', { timeout: TIMEOUT_MS }, (
       await sendWithRepeats(service, 6)
       sent += 6
       return `${await replica.client.info('replication')}`.includes('role:master')
-    }, 60_000)
-    await until(service.isUp, 30_000)
+    })
+    await until(service.isUp)
     expect(await service.countOrders()).toBe(sent)
     await until(async () => {
       service.errors.length = 0
       await sendWithRepeats(service, 60)
       return service.errors.length === 0
-    }, 30_000)
+    })
     expect((await replica.client.keys('idemp:key-*')).length).toBeGreaterThan(0)
   })
 
@@ -241,11 +238,11 @@ describe.runIf(redisServer)('a Redis Cluster of six', { timeout: TIMEOUT_MS }, (
     await until(async () => {
       await sendWithRepeats(service, 6)
       return !(await service.isUp())
-    }, 30_000)
+    })
     await until(service.isUp, 60_000)
     frozen.thaw()
     await sendWithRepeats(service, 60)
-    await until(service.isUp, 30_000)
+    await until(service.isUp)
   })
 
   test('reports degraded while one shard of it is full, without any order', async () => {
@@ -318,37 +315,33 @@ describe.runIf(redisServer)('a Redis Cluster of six', { timeout: TIMEOUT_MS }, (
   })
 })
 
-describe.runIf(redisServer)(
-  'the check of a REDIS_URL with a cluster',
-  { timeout: TIMEOUT_MS },
-  () => {
-    test('refuses a URL of another kind, and warns while no node responds', async () => {
-      const { nodes, url } = await start()
-      const stopsWith = (message: RegExp) =>
-        expect.objectContaining({ name: 'StartError', message: expect.stringMatching(message) })
-      await expect(check(`redis://127.0.0.1:${nodes[0]?.port}`)).rejects.toEqual(
-        stopsWith(/is in the mode cluster: begin the URL with redis\+cluster:\/\/$/),
-      )
-      await expect(check(url.replace('//', '//nobody:wrong@'))).rejects.toEqual(
-        stopsWith(/^REDIS_URL: Redis at \S+ cannot be used: WRONGPASS/),
-      )
-      const single = await startPrivateRedis()
-      onTestFinished(() => single.stop())
-      await expect(check(single.url.replace('redis:', 'redis+cluster:'))).rejects.toEqual(
-        stopsWith(/is in the mode standalone: begin the URL with redis:\/\/$/),
-      )
-      expect(await check(`redis+cluster://127.0.0.1:${await freePort()}`)).toEqual([
-        expect.stringMatching(/^REDIS_URL: Redis at \S+ does not respond \(.*ECONNREFUSED/),
-      ])
-    })
+describe.runIf(redisServer)('the check of a REDIS_URL with a cluster', () => {
+  test('refuses a URL of another kind, and warns while no node responds', async () => {
+    const { nodes, url } = await start()
+    const stopsWith = (message: RegExp) =>
+      expect.objectContaining({ name: 'StartError', message: expect.stringMatching(message) })
+    await expect(check(`redis://127.0.0.1:${nodes[0]?.port}`)).rejects.toEqual(
+      stopsWith(/is in the mode cluster: begin the URL with redis\+cluster:\/\/$/),
+    )
+    await expect(check(url.replace('//', '//nobody:wrong@'))).rejects.toEqual(
+      stopsWith(/^REDIS_URL: Redis at \S+ cannot be used: WRONGPASS/),
+    )
+    const single = await startPrivateRedis()
+    onTestFinished(() => single.stop())
+    await expect(check(single.url.replace('redis:', 'redis+cluster:'))).rejects.toEqual(
+      stopsWith(/is in the mode standalone: begin the URL with redis:\/\/$/),
+    )
+    expect(await check(`redis+cluster://127.0.0.1:${await freePort()}`)).toEqual([
+      expect.stringMatching(/^REDIS_URL: Redis at \S+ does not respond \(.*ECONNREFUSED/),
+    ])
+  })
 
-    test('the connection is opened while no node responds, and each call fails at once', async () => {
-      const lines: string[] = []
-      const log = pino({}, { write: (line) => void lines.push(JSON.parse(line).msg) })
-      const redis = await openRedis(`redis+cluster://127.0.0.1:${await freePort()}`, log)
-      await expect(redis.runCall(() => redis.client.set('key', 'value'))).rejects.toThrow()
-      expect(lines).toEqual(['Redis does not respond; orders go on without it'])
-      await redis.close()
-    })
-  },
-)
+  test('the connection is opened while no node responds, and each call fails at once', async () => {
+    const lines: string[] = []
+    const log = pino({}, { write: (line) => void lines.push(JSON.parse(line).msg) })
+    const redis = await openRedis(`redis+cluster://127.0.0.1:${await freePort()}`, log)
+    await expect(redis.runCall(() => redis.client.set('key', 'value'))).rejects.toThrow()
+    expect(lines).toEqual(['Redis does not respond; orders go on without it'])
+    await redis.close()
+  })
+})

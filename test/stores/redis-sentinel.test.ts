@@ -13,9 +13,6 @@ import { startSentinels } from '../support/sentinels.ts'
 import { createTestStores, startInstance } from '../support/service.ts'
 import { until } from '../support/until.ts'
 
-/** A failover takes some seconds, and more on a busy machine. */
-const TIMEOUT_MS = 120_000
-
 async function start(options?: Parameters<typeof startSentinels>[0]) {
   const system = await startSentinels(options)
   onTestFinished(() => system.stop())
@@ -50,7 +47,7 @@ async function open(url: string) {
   return { redis, lines, set, port: () => readPort(redis) }
 }
 
-describe.runIf(redisServer)('Redis behind three sentinels', { timeout: TIMEOUT_MS }, () => {
+describe.runIf(redisServer)('Redis behind three sentinels', () => {
   test('is used at the address of the new master after a planned failover, and after the loss of a master', async () => {
     const system = await start()
     expect(await check(system.url)).toEqual([])
@@ -61,7 +58,7 @@ describe.runIf(redisServer)('Redis behind three sentinels', { timeout: TIMEOUT_M
 
     await system.switchMaster()
     const second = await system.readMasterPort()
-    await until(async () => (await set()) && port() === second, 30_000)
+    await until(async () => (await set()) && port() === second)
 
     // The former master must follow the new one first, or there would be none to promote.
     await until(
@@ -100,7 +97,7 @@ describe.runIf(redisServer)('Redis behind three sentinels', { timeout: TIMEOUT_M
       .connect(former)
       .call('ACL', 'SETUSER', 'default', '-replicaof', '-slaveof', '-multi')
     await system.switchMaster()
-    await until(async () => (await set()) && port() === (await system.readMasterPort()), 30_000)
+    await until(async () => (await set()) && port() === (await system.readMasterPort()))
     expect(port()).not.toBe(former)
     expect(await system.connect(former).info('replication')).toContain('role:master')
   })
@@ -147,7 +144,7 @@ describe.runIf(redisServer)('Redis behind three sentinels', { timeout: TIMEOUT_M
     }
     await sendWithDuplicate()
     await system.switchMaster()
-    await until(useMaster, 30_000)
+    await until(useMaster)
     gate = gates[1]
     const key = await sendWithDuplicate()
     const admin = system.connect(await system.readMasterPort())
@@ -168,56 +165,52 @@ describe.runIf(redisServer)('Redis behind three sentinels', { timeout: TIMEOUT_M
   })
 })
 
-describe.runIf(redisServer)(
-  'the check of a REDIS_URL with sentinels',
-  { timeout: TIMEOUT_MS },
-  () => {
-    const stopsWith = (message: RegExp) =>
-      expect.objectContaining({ name: 'StartError', message: expect.stringMatching(message) })
+describe.runIf(redisServer)('the check of a REDIS_URL with sentinels', () => {
+  const stopsWith = (message: RegExp) =>
+    expect.objectContaining({ name: 'StartError', message: expect.stringMatching(message) })
 
-    test('accepts users and passwords, and refuses wrong ones in one line that names the server', async () => {
-      const { url } = await start({ hasPasswords: true })
-      expect(await check(url)).toEqual([])
-      const { set } = await open(url)
-      expect(await set()).toBe(true)
+  test('accepts users and passwords, and refuses wrong ones in one line that names the server', async () => {
+    const { url } = await start({ hasPasswords: true })
+    expect(await check(url)).toEqual([])
+    const { set } = await open(url)
+    expect(await set()).toBe(true)
 
-      const sentinel =
-        /^REDIS_URL: the sentinel at 127\.0\.0\.1:\d+ cannot be used: (NOAUTH|WRONGPASS)[^\n]*$/
-      await expect(check(url.replace(/\?.*/, ''))).rejects.toEqual(stopsWith(sentinel))
-      await expect(check(`${url}x`)).rejects.toEqual(stopsWith(sentinel))
-      await expect(check(url.replace('service:', 'service:x'))).rejects.toEqual(
-        stopsWith(
-          /^REDIS_URL: Redis at 127\.0\.0\.1:\d+, the master orders, cannot be used: WRONGPASS/,
-        ),
-      )
-    })
+    const sentinel =
+      /^REDIS_URL: the sentinel at 127\.0\.0\.1:\d+ cannot be used: (NOAUTH|WRONGPASS)[^\n]*$/
+    await expect(check(url.replace(/\?.*/, ''))).rejects.toEqual(stopsWith(sentinel))
+    await expect(check(`${url}x`)).rejects.toEqual(stopsWith(sentinel))
+    await expect(check(url.replace('service:', 'service:x'))).rejects.toEqual(
+      stopsWith(
+        /^REDIS_URL: Redis at 127\.0\.0\.1:\d+, the master orders, cannot be used: WRONGPASS/,
+      ),
+    )
+  })
 
-    test('refuses a master that the sentinels do not know, and a URL of another kind', async () => {
-      const { url, sentinels, readMasterPort } = await start()
-      await expect(check(url.replace('/orders', '/others'))).rejects.toEqual(
-        stopsWith(/^REDIS_URL: the sentinel at 127\.0\.0\.1:\d+ knows no master others$/),
-      )
-      await expect(check(`redis://127.0.0.1:${sentinels[0]?.port}`)).rejects.toEqual(
-        stopsWith(/is in the mode sentinel: begin the URL with redis\+sentinel:\/\/$/),
-      )
-      await expect(
-        check(`redis+sentinel://127.0.0.1:${await readMasterPort()}/orders`),
-      ).rejects.toEqual(stopsWith(/is in the mode standalone: begin the URL with redis:\/\/$/))
-    })
+  test('refuses a master that the sentinels do not know, and a URL of another kind', async () => {
+    const { url, sentinels, readMasterPort } = await start()
+    await expect(check(url.replace('/orders', '/others'))).rejects.toEqual(
+      stopsWith(/^REDIS_URL: the sentinel at 127\.0\.0\.1:\d+ knows no master others$/),
+    )
+    await expect(check(`redis://127.0.0.1:${sentinels[0]?.port}`)).rejects.toEqual(
+      stopsWith(/is in the mode sentinel: begin the URL with redis\+sentinel:\/\/$/),
+    )
+    await expect(
+      check(`redis+sentinel://127.0.0.1:${await readMasterPort()}/orders`),
+    ).rejects.toEqual(stopsWith(/is in the mode standalone: begin the URL with redis:\/\/$/))
+  })
 
-    test('warns while no sentinel responds, and the connection is opened all the same', async () => {
-      const url = `redis+sentinel://127.0.0.1:${await freePort()},127.0.0.1:${await freePort()}/orders`
-      expect(await check(url)).toEqual([
-        expect.stringMatching(/^REDIS_URL: the sentinel at \S+ does not respond \(.*ECONNREFUSED/),
-      ])
-      const { set, lines } = await open(url)
-      expect(await set()).toBe(false)
-      expect(lines).toHaveLength(1)
-    })
-  },
-)
+  test('warns while no sentinel responds, and the connection is opened all the same', async () => {
+    const url = `redis+sentinel://127.0.0.1:${await freePort()},127.0.0.1:${await freePort()}/orders`
+    expect(await check(url)).toEqual([
+      expect.stringMatching(/^REDIS_URL: the sentinel at \S+ does not respond \(.*ECONNREFUSED/),
+    ])
+    const { set, lines } = await open(url)
+    expect(await set()).toBe(false)
+    expect(lines).toHaveLength(1)
+  })
+})
 
-describe.runIf(redisServer)('a service process', { timeout: TIMEOUT_MS }, () => {
+describe.runIf(redisServer)('a service process', () => {
   test('follows the master with TLS, users and passwords, and prints no warning of the driver', async () => {
     const authority = new CertificateAuthority(await createTemporaryFolder())
     const system = await start({ hasPasswords: true, authority })
@@ -237,7 +230,7 @@ describe.runIf(redisServer)('a service process', { timeout: TIMEOUT_MS }, () => 
       expect((await send(service.port, { key })).status).toBe(201)
       await send(service.port, { key }) // by now the first one is stored, if Redis is used again
       return (await admin.get(`idemp:${key}`))?.includes('completed')
-    }, 30_000)
+    })
     await until(isUp)
     expect(await service.stop()).toBe(0)
     expect(service.stderr()).toBe('')

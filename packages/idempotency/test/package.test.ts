@@ -30,9 +30,6 @@ const TSCONFIG = {
   },
 }
 
-/** An installation may need the network, and a slow one. */
-const TIMEOUT_MS = 180_000
-
 const ROOT = JSON.parse(await readFile(resolvePath('../../../package.json'), 'utf8'))
 const versions: Record<string, string> = { ...ROOT.dependencies, ...ROOT.devDependencies }
 
@@ -51,7 +48,7 @@ beforeAll(async () => {
   const [packed] = JSON.parse((await run('npm', args, { cwd: folder })).stdout)
   tarball = join(folder, packed.filename)
   files = packed.files.map(({ path }: { path: string }) => path)
-}, TIMEOUT_MS)
+})
 
 /** Creates an application in a folder of its own, with the package, and compiles it. */
 async function installConsumer(program: string, dependencies: Record<string, string | undefined>) {
@@ -107,7 +104,7 @@ const EXPECTED = {
   problem: 'https://example.com/problems/idempotency-key-reused',
 }
 
-describe('the package', { timeout: TIMEOUT_MS }, () => {
+describe('the package', () => {
   test('holds compiled code, types, SQL and a README, and nothing else', async () => {
     const sources = await readdir(join(PACKAGE, 'src'), { recursive: true })
     const modules = sources.filter((path) => path.endsWith('.ts'))

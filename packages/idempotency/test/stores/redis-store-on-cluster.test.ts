@@ -6,7 +6,6 @@ import { until } from '../../../../test/support/until.ts'
 import { createRedisStore } from '../../src/stores/redis-store.ts'
 import { createRedisWatcher } from '../../src/stores/redis-watcher.ts'
 
-const TIMEOUT_MS = 120_000
 const OPTIONS = { leaseMs: 600_000, ttlMs: 86_400_000 }
 
 async function start(options: { enableAutoPipelining?: boolean } = {}) {
@@ -31,7 +30,7 @@ async function findSubscribedNodes({ system }: Awaited<ReturnType<typeof start>>
   return found
 }
 
-describe.runIf(redisServer)('the Redis store on a Redis Cluster', { timeout: TIMEOUT_MS }, () => {
+describe.runIf(redisServer)('the Redis store on a Redis Cluster', () => {
   test.each([
     { name: 'a client', enableAutoPipelining: false },
     { name: 'a client with automatic pipelines', enableAutoPipelining: true },
@@ -74,7 +73,7 @@ describe.runIf(redisServer)('the Redis store on a Redis Cluster', { timeout: TIM
   })
 })
 
-describe.runIf(redisServer)('a watcher on a Redis Cluster', { timeout: TIMEOUT_MS }, () => {
+describe.runIf(redisServer)('a watcher on a Redis Cluster', () => {
   test('is notified of what is published at any node, and goes to another node when its own is lost', async () => {
     const started = await start()
     const { system, redis } = started
@@ -92,13 +91,13 @@ describe.runIf(redisServer)('a watcher on a Redis Cluster', { timeout: TIMEOUT_M
     onChange.mockClear()
     own?.client.disconnect()
     await own?.kill()
-    await until(() => onChange.mock.calls.length > 0, 30_000) // messages may have been missed
+    await until(() => onChange.mock.calls.length > 0) // messages may have been missed
     const others = system.nodes.filter((node) => node !== own)
     await until(async () => {
       onChange.mockClear()
       for (const { client } of others) await client.publish('key', 'changed').catch(() => {})
       return onChange.mock.calls.length > 0
-    }, 30_000)
+    })
   })
 
   test('fails while no node responds, and closes its connection with the given one', async () => {
