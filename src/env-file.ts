@@ -1,6 +1,7 @@
 /** Reads `.env`. A file that is not understood is refused: a setting in it would silently be missing. */
-import { readFileSync, statSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { getErrorCode } from './error-code.ts'
+import { requireRegularFile } from './regular-file.ts'
 import { StartError } from './start-error.ts'
 
 /** The rest of a line that is blank or a comment. */
@@ -21,8 +22,7 @@ const UNQUOTED = /(?!["'`])([^\n#]*?)[ \t]*(?:(?<=[ \t])#[^\n]*)?(?:\n|$)/y
 export function readEnvFile(path: string): Record<string, string | undefined> {
   let bytes: Buffer
   try {
-    // To read a pipe would wait for its writer.
-    if (!statSync(path).isFile()) throw new StartError(`${path} is not a regular file`)
+    requireRegularFile(path, path)
     bytes = readFileSync(path)
   } catch (error) {
     if (error instanceof StartError) throw error

@@ -4,10 +4,10 @@ import { withDeadline } from '@order-once/idempotency/batching'
 import type { FastifyBaseLogger } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { Gauge, type Registry } from 'prom-client'
-import { getErrorCode } from './error-code.ts'
 import { QUERY_TIMEOUT_MS } from './limits.ts'
 import {
   isContinued,
+  isHistoryHidden,
   readDatabaseHistory,
   readKnownHistory,
   storeKnownHistory,
@@ -85,7 +85,7 @@ async function watch(
   signal: AbortSignal,
 ): Promise<void> {
   let logged: string | undefined
-  let isRefusalLogged = false
+  let isHiddenLogged = false
   while (!signal.aborted) {
     try {
       const change = await check()
@@ -97,13 +97,13 @@ async function watch(
       }
       logged = change
     } catch (error) {
-      // The health check reports a store that is down. Class 42: no such function, or no right to call it.
-      const isRefused = /^42...$/.test(getErrorCode(error))
-      log[isRefused && !isRefusalLogged ? 'warn' : 'debug'](
+      // The health check reports a store that is down.
+      const isHidden = isHistoryHidden(error)
+      log[isHidden && !isHiddenLogged ? 'warn' : 'debug'](
         { err: error },
         'the history of the database could not be read: failovers are not detected',
       )
-      isRefusalLogged ||= isRefused
+      isHiddenLogged ||= isHidden
     }
     await sleep(CHECK_INTERVAL_MS, undefined, { signal, ref: false }).catch(() => {})
   }

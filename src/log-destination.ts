@@ -8,7 +8,7 @@ const MAX_BUFFERED_BYTES = 1024 * 1024
 
 let droppedLines = 0
 let isDropping = false
-/** whether the last line in the file has no end, because the disk was full */
+/** whether the last line that this process wrote has no end, because the disk was full */
 let isLineCut = false
 
 /** How many log lines this process could not write, at least: those that a pipe loses when it ends are one. */
@@ -55,7 +55,7 @@ function writeLine(line: string): void {
   const bytes = Buffer.from(isLineCut ? `\n${line}` : line)
   const written = writeSync(STDOUT, bytes)
   if (written > 0) isLineCut = written < bytes.length
-  if (written < bytes.length) throw new Error('it took only a part of a line')
+  if (written < bytes.length) throw new Error('only a part of a line was written')
 }
 
 function reportDrop(error: unknown): void {

@@ -22,6 +22,7 @@ import { CHECKED_RECORD } from './stores/check-redis.ts'
 import {
   type DatabaseHistory,
   isContinued,
+  isHistoryHidden,
   readDatabaseHistory,
   storeKnownHistory,
 } from './stores/database-history.ts'
@@ -37,10 +38,10 @@ const BATCH_SIZE = 500
 const BATCH_TIMEOUT_MS = 30_000
 
 /**
- * Many times the size of the record of an order. Of a larger value, only so much is read, which is then no record:
- * a batch of such values would take too long, or not fit into memory.
+ * Many times the size of the record of an order. Only this much of a larger value is read, and the truncated text is
+ * not a record. A batch of whole values would take too long, or not fit into memory.
  */
-const MAX_RECORD_BYTES = 256 * 1024
+const MAX_BYTES_READ = 256 * 1024
 
 const PREFIX = getRecordName('')
 
@@ -86,7 +87,7 @@ export async function reconcile(
   const redis = await connectToRedis(redisUrl)
   try {
     const { history, report } = await withDedicatedConnection(databaseUrl, async (client) => ({
-      history: await readDatabaseHistory(client).catch(() => undefined),
+      history: await readHistoryIfShown(client),
       report: await reconcileRecords(redis, client, databaseId, options),
     }))
     if (history) {
@@ -100,18 +101,30 @@ export async function reconcile(
   }
 }
 
+/** @returns undefined if the server does not show its timeline: then a failover during the run is not detected */
+async function readHistoryIfShown(client: postgres.Sql): Promise<DatabaseHistory | undefined> {
+  try {
+    return await readHistory(client)
+  } catch (error) {
+    if (isHistoryHidden(error)) return undefined
+    throw error
+  }
+}
+
+const readHistory = (client: postgres.Sql) =>
+  withDeadline(readDatabaseHistory(client), BATCH_TIMEOUT_MS, 'Postgres did not respond')
+
 /**
- * Checks on a new connection, which leads to the present primary, that this is the server that was read: a former
- * primary that was not fenced still responds.
+ * Checks that the present primary continues the history that was read at the start of the run. It uses a new
+ * connection: on the old one, a former primary that was not fenced still responds.
  *
- * @throws if the history of the database was interrupted since then
+ * @throws if it does not
  */
 async function checkHistory(databaseUrl: string, earlier: DatabaseHistory): Promise<void> {
-  const present = await withDedicatedConnection(databaseUrl, (client) =>
-    withDeadline(readDatabaseHistory(client), BATCH_TIMEOUT_MS, 'Postgres did not respond'),
+  if (isContinued(earlier, await withDedicatedConnection(databaseUrl, readHistory))) return
+  throw new Error(
+    'Postgres was failed over during the run, and restored orders may be missing again: run order-once reconcile again',
   )
-  if (isContinued(earlier, present)) return
-  throw new Error('Postgres was failed over during the run: run order-once reconcile again')
 }
 
 async function reconcileRecords(
@@ -230,11 +243,11 @@ const createUnreadError = (reason: string) => new Error(`not all of Redis could 
 /**
  * Reads the beginning of a value, which is all of a record.
  *
- * @returns empty if there is no such key; undefined if its value is no string
+ * @returns empty if there is no such key, or its value is empty; undefined if its value is not a string
  */
 const readValue = (redis: RedisClient, name: string): Promise<Buffer | undefined> =>
   readPart(
-    redis.getrangeBuffer(name, 0, MAX_RECORD_BYTES - 1).catch((error) => {
+    redis.getrangeBuffer(name, 0, MAX_BYTES_READ - 1).catch((error) => {
       if (isWrongType(error)) return undefined
       throw error
     }),

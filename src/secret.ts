@@ -1,11 +1,11 @@
-/** The secret that the clients share with the service, and what shows that it or another setting was damaged. */
+/** The secret that the clients share with the service, and signs of damage in it and in other settings. */
 
 /** That of a service without settings. It is published, so production refuses it. */
 export const DEVELOPMENT_SECRET = 'super-secret-key'
 
 /**
- * Finds what shows that the value of a setting, or one secret of several, was damaged before it was read: no
- * client signs with such a secret, and no file or host has such a name.
+ * Finds a sign of damage in the value of a setting or in one secret of several, such as quotes around it. No secret,
+ * file or host looks like this.
  *
  * @returns the rule that is broken, as in "a secret must not be in quotes"; undefined if there is none
  */

@@ -76,6 +76,9 @@ function startProcess(
     : startPrimary(settings, logger, signal)
 }
 
+/** The names of the settings that have the address and the port. */
+const LISTEN_SETTINGS = { hostSetting: 'HOST', portSetting: 'PORT' }
+
 async function startSingle(
   settings: Settings,
   logger: Logger,
@@ -85,7 +88,7 @@ async function startSingle(
   return closeOnFailure(app, async () => {
     await registerMaintenance(app, settings, app.metrics)
     await listen(app, {
-      ...{ host: settings.host, port: settings.port, hostSetting: 'HOST', portSetting: 'PORT' },
+      ...{ ...LISTEN_SETTINGS, host: settings.host, port: settings.port },
       listenTextResolver: (address) => `order-once listens on ${address}`,
     })
     logFirstSteps(app, settings)
@@ -111,7 +114,7 @@ async function startWorker(settings: Settings, logger: Logger): Promise<FastifyI
   const app = await buildApp(settings, logger, { stores: storesOfPrimary(settings) })
   return closeOnFailure(app, () =>
     listen(app, {
-      ...{ host: settings.host, port: settings.port, hostSetting: 'HOST', portSetting: 'PORT' },
+      ...{ ...LISTEN_SETTINGS, host: settings.host, port: settings.port },
       listenTextResolver: (address) => `ready at ${address}`,
     }),
   )

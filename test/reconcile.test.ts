@@ -482,7 +482,9 @@ describe.runIf(postgresPrograms !== undefined && redisServer !== undefined)(
         }),
       )
       expect(await first).toEqual(
-        new Error('Postgres was failed over during the run: run order-once reconcile again'),
+        new Error(
+          'Postgres was failed over during the run, and restored orders may be missing again: run order-once reconcile again',
+        ),
       )
       const readKeys = () => standby.administer((sql) => sql`select idempotency_key from orders`)
       expect(await readKeys()).toEqual([])

@@ -1,7 +1,8 @@
 /** The file of `CLIENTS_FILE`: the clients, and the keys with which they sign. */
-import { readFile, stat } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { getErrorCode } from '../error-code.ts'
 import { findRepeatedMembers } from '../http/repeated-members.ts'
+import { requireRegularFile } from '../regular-file.ts'
 import { StartError } from '../start-error.ts'
 import {
   isKeyId,
@@ -49,19 +50,14 @@ const MAX_RATE_LIMIT = 1_000_000_000
  */
 export async function readClientsFile(path: string): Promise<string> {
   try {
-    // To read a pipe would wait for its writer, and a device may never end.
-    const stats = await stat(path)
-    if (!stats.isFile() && !stats.isDirectory()) {
-      throw new StartError(`CLIENTS_FILE: ${path} is not a regular file`)
-    }
+    requireRegularFile(path, `CLIENTS_FILE: ${path}`)
     return new TextDecoder('utf-8', { fatal: true }).decode(await readFile(path))
   } catch (error) {
     if (error instanceof StartError) throw error
     const code = getErrorCode(error)
-    const reason = code === 'EISDIR' ? 'it is a folder' : code
     if (code === 'ERR_ENCODING_INVALID_ENCODED_DATA')
       throw new StartError(`CLIENTS_FILE: ${path} is not UTF-8`)
-    throw new StartError(`CLIENTS_FILE: ${path} cannot be read: ${reason}`)
+    throw new StartError(`CLIENTS_FILE: ${path} cannot be read: ${code}`)
   }
 }
 
@@ -119,7 +115,7 @@ function parseJson(text: string): unknown {
   } catch {
     throw brokenRule('the file', 'must be JSON')
   }
-  // `JSON.parse` keeps only the last of them: a client would silently be missing.
+  // `JSON.parse` keeps only the last one, so a client could be lost without a message.
   const [repeated] = findRepeatedMembers(text, 1)
   if (repeated !== undefined) {
     throw brokenRule('the file', `must not have ${JSON.stringify(repeated)} twice in one object`)

@@ -33,10 +33,10 @@ const MIN_SECRET_BYTES = 32
 /** The size of a point of Ed25519 (RFC 8037 §2), and of a coordinate of P-256 (RFC 7518 §6.2.1.2). */
 const COORDINATE_BYTES = 32
 /**
- * All encodings of the y of points of Ed25519 whose order divides 8, as libsodium lists them: 0, 1, two of order
- * 8, p - 1, p and p + 1. OpenSSL accepts them, and a signature for such a key needs no private key.
+ * The y of all points of Ed25519 whose order divides 8, as libsodium lists them: 0, 1, two of order 8, and with
+ * p = 2^255 - 19 also p - 1, p and p + 1. OpenSSL accepts them, and a signature for such a key needs no private key.
  */
-const LOW_ORDER_POINTS = [
+const LOW_ORDER_Y_HEX = [
   '00'.repeat(32),
   `01${'00'.repeat(31)}`,
   '26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05',
@@ -80,7 +80,7 @@ function importEd25519Key(jwk: Record<string, unknown>): KeyObject {
   const key = importPublicKey(jwk, ['x'])
   const y = Buffer.from(String(jwk.x), 'base64url')
   y[31] = (y[31] ?? 0) & 0x7f // without the sign of x
-  if (LOW_ORDER_POINTS.includes(y.toString('hex'))) {
+  if (LOW_ORDER_Y_HEX.includes(y.toString('hex'))) {
     throw new KeyRuleError('x', 'must not be a point of low order: anyone can sign with it')
   }
   return key

@@ -42,7 +42,7 @@ export const rawBody = fastifyPlugin(
  * Reads a body into one buffer. The framework's own parser keeps each chunk until the end of the body, and a
  * chunk of one byte takes a kilobyte.
  *
- * @param done called once, with the bytes or a refusal
+ * @param done called once, with a refusal or with null and the bytes
  */
 function readBytes(
   { raw, headers, routeOptions }: FastifyRequest,
@@ -53,30 +53,32 @@ function readBytes(
   let length = 0
   let chunks = 0
 
-  function refuse(problem: Problem): void {
-    raw.off('data', addChunk) // what follows is dropped
-    raw.off('end', end)
-    raw.off('error', refuseBroken)
-    done(problem, NO_BYTES)
+  function finish(refusal: Problem | null): void {
+    raw.off('data', addChunk) // after a refusal, what follows is dropped
+    raw.off('end', finishBody)
+    raw.off('error', refuseInterrupted)
+    done(refusal, bytes.subarray(0, length))
   }
   function addChunk(chunk: Buffer): void {
     const start = length
     length += chunk.length
     chunks++
-    if (length > maxBytes) refuse(problems.bodyTooLarge(maxBytes))
-    else if (chunks > MAX_CHUNKS) refuse(problems.tooManyChunks(MAX_CHUNKS))
+    if (length > maxBytes) finish(problems.bodyTooLarge(maxBytes))
+    else if (chunks > MAX_CHUNKS) finish(problems.tooManyChunks(MAX_CHUNKS))
     else {
       if (length > bytes.length) bytes = enlarge(bytes, Math.max(length, 2 * start))
       chunk.copy(bytes, start)
     }
   }
-  const end = () => done(null, bytes.subarray(0, length))
-  const refuseBroken = ({ message }: Error) => refuse(problems.badRequest(message))
+  const finishBody = () => finish(null)
+  const refuseInterrupted = ({ message }: Error) => finish(problems.badRequest(message))
 
+  if (Number(headers['content-length']) > maxBytes) {
+    return void done(problems.bodyTooLarge(maxBytes), NO_BYTES)
+  }
   raw.on('data', addChunk)
-  raw.on('end', end)
-  raw.on('error', refuseBroken)
-  if (Number(headers['content-length']) > maxBytes) refuse(problems.bodyTooLarge(maxBytes))
+  raw.on('end', finishBody)
+  raw.on('error', refuseInterrupted)
 }
 
 function enlarge(bytes: Buffer, size: number): Buffer {

@@ -21,7 +21,7 @@ const TEXT = {
 
 /**
  * What a client sends. Each `description` is the rule as an error message states it: "<field> must
- * be …". A new field is added here and in table.ts: see CONTRIBUTING.md.
+ * be …". To add a field, add it here and in columns.ts: see CONTRIBUTING.md.
  */
 export const NEW_ORDER = {
   title: 'NewOrder', // its name in the OpenAPI document

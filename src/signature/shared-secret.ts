@@ -41,7 +41,7 @@ function isSignedByAny(keys: KeyObject[], signed: Buffer | string, given: unknow
   const digits = Buffer.from(given.toLowerCase())
   let isSigned = false
   for (const key of keys) {
-    // As hex digits: see docs/performance.md.
+    // Hex digits: `digest()` would make a Buffer for the garbage collector. See docs/performance.md.
     const expected = Buffer.from(createHmac('sha256', key).update(signed).digest('hex'))
     isSigned = timingSafeEqual(expected, digits) || isSigned
   }

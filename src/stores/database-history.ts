@@ -4,6 +4,7 @@
  */
 
 import type postgres from 'postgres'
+import { getErrorCode } from '../error-code.ts'
 import type { RedisClient } from './redis-client.ts'
 
 /** A moment in the history of a database. */
@@ -30,6 +31,9 @@ export async function readDatabaseHistory(client: postgres.Sql): Promise<Databas
   const [row] = await client.unsafe(READ_HISTORY)
   return { system: String(row?.system), timeline: String(row?.timeline), lsn: String(row?.lsn) }
 }
+
+/** Whether `readDatabaseHistory` failed because there is no such function, or no right to call it (class 42). */
+export const isHistoryHidden = (error: unknown) => /^42...$/.test(getErrorCode(error))
 
 /** Whether nothing that was flushed at the earlier moment can be missing at the later one. */
 export function isContinued(earlier: DatabaseHistory, later: DatabaseHistory): boolean {

@@ -1,6 +1,6 @@
 /** TLS to Postgres: `sslmode` and `sslrootcert`, as libpq documents them. */
 import { X509Certificate } from 'node:crypto'
-import { readFileSync, statSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import {
   type ConnectionOptions,
   checkServerIdentity,
@@ -8,6 +8,7 @@ import {
   type SecureContext,
 } from 'node:tls'
 import { getErrorCode } from '../error-code.ts'
+import { requireRegularFile } from '../regular-file.ts'
 import { StartError } from '../start-error.ts'
 
 /** The parameters of `DATABASE_URL` that `parseTls` reads. */
@@ -96,10 +97,7 @@ function parseMode(parameters: URLSearchParams): Tls['mode'] {
 function readCertificates(path: string): string {
   let text: string
   try {
-    // To read a pipe would wait for its writer, and a device may never end.
-    if (!statSync(path).isFile()) {
-      throw broken(`the file ${path} of sslrootcert is not a regular file`)
-    }
+    requireRegularFile(path, `DATABASE_URL: the file ${path} of sslrootcert`)
     text = readFileSync(path, 'utf8')
   } catch (error) {
     if (error instanceof StartError) throw error

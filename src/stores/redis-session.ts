@@ -18,7 +18,7 @@ export async function connectToRedis(url: string): Promise<RedisClient> {
     connectTimeout: REDIS_TIMEOUT_MS,
     retryStrategy: () => null,
   })
-  // `connect` only fails with "Connection is closed".
+  // The error of `connect` is always "Connection is closed". The events have the cause.
   let cause: Error | undefined
   for (const event of ['node error', 'error']) {
     redis.on(event, (error: Error) => {

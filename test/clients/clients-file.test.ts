@@ -141,7 +141,7 @@ describe('the file of clients', () => {
     const path = join(folder, 'clients.json')
     await expect(readClientsFile(path)).rejects.toThrow(`${path} cannot be read: ENOENT`)
     await mkdir(path)
-    await expect(readClientsFile(path)).rejects.toThrow(`${path} cannot be read: it is a folder`)
+    await expect(readClientsFile(path)).rejects.toThrow(`${path} is not a regular file`)
     for (const name of ['pipe', 'device']) {
       const other = join(folder, name)
       if (name === 'pipe') execFileSync('mkfifo', [other])

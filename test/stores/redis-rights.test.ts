@@ -90,7 +90,7 @@ describe.runIf(redisServer)('a Redis user with the documented rights', () => {
     expect(await readRefusals()).toEqual([])
   })
 
-  test('can reconcile with two further rights, and nothing is refused to it', async () => {
+  test('can reconcile with three further rights, and nothing is refused to it', async () => {
     const page = await readFile(new URL('../../docs/operations.md', import.meta.url), 'utf8')
     const [, ...rights] =
       /needs three further rights: `(\S+)`, `(\S+)` and `(\S+)`/.exec(page) ?? []

@@ -72,14 +72,14 @@ export async function openCluster(dataDir: string): Promise<Cluster> {
 }
 
 /**
- * Creates a folder, and those that it is in. (`recursive` of Node.js 20 never ends in a folder that exists and cannot
- * have others, such as /proc.)
+ * Creates a folder, and those that it is in. (On Node.js 20, `mkdir` with `recursive` never returns if a parent folder
+ * accepts no new folders, as /proc does.)
  */
 async function makeFolder(path: string): Promise<void> {
-  if (existsSync(path)) return
+  if (existsSync(path) || dirname(path) === path) return
   await makeFolder(dirname(path))
   await fs.mkdir(path).catch((error) => {
-    if (!existsSync(path)) throw error // a simultaneous start was not faster
+    if (!existsSync(path)) throw error // another start may have made it meanwhile
   })
 }
 

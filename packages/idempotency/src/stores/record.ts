@@ -9,7 +9,7 @@ import {
   type StoredResponse,
 } from './store.ts'
 
-interface RecordMembers {
+interface CommonMembers {
   /** the id of the database that the handler writes to */
   database?: string | undefined
   /** the fingerprint of the request */
@@ -17,12 +17,12 @@ interface RecordMembers {
   created_at: string
 }
 
-interface InFlightRecord extends RecordMembers {
+interface InFlightRecord extends CommonMembers {
   state: 'in_flight'
   token: string
 }
 
-interface CompletedRecord extends RecordMembers {
+interface CompletedRecord extends CommonMembers {
   state: 'completed'
   status_code: number
   headers: StoredResponse['headers']
@@ -157,6 +157,7 @@ function isCompletedRecord(record: Record<string, unknown>): boolean {
     Number(status) >= 200 &&
     Number(status) <= 599 &&
     isObject(headers) &&
+    // A value is one text, or a list of texts.
     Object.values(headers).every((value) => [value].flat().every(isText)) &&
     isText(response) &&
     (encoding === undefined || encoding === 'base64')
