@@ -29,6 +29,9 @@ export interface SignatureInput {
   expires: number
 }
 
+/** The covered components, and how the signature base lists them. */
+type ComponentList = Pick<SignatureInput, 'components' | 'serialized'>
+
 /** A signature has some hundred bytes; more would be work for an unknown client. */
 const MAX_SIGNATURE_INPUT_BYTES = 2_048
 
@@ -41,7 +44,7 @@ const COMPONENT_NAME = /^@?[a-z0-9!#$%&'*+.^_`|~-]+$/
  */
 const CACHE = { max: 1_000 }
 const inputs = new LRUCache<string, SignatureInput>(CACHE)
-const componentLists = new LRUCache<string, string[]>(CACHE)
+const componentLists = new LRUCache<string, ComponentList>(CACHE)
 
 /**
  * Parses the value of the header. White space in it does not matter: what is signed is serialised again
@@ -58,17 +61,15 @@ export function parseSignatureInput(header: string): SignatureInput {
     )
   }
   const [, label = '', list = '', rest = ''] = ONLY_MEMBER.exec(header) ?? []
-  const components = componentLists.get(list) ?? parseComponents(parse(() => parseOnlyList(list)))
-  componentLists.set(list, components)
+  const { components, serialized } = componentLists.get(list) ?? parseComponents(list)
   // A list and an item have the same syntax of parameters: `?1` is an item without a meaning.
   const [, parameters] = parse(() => parseItem(`?1${rest}`))
   const [, decimal] = DECIMAL_TIME.exec(rest.replace(STRING, '')) ?? []
   if (decimal) throw invalid(`the parameter ${decimal} must have no decimal point`)
-  const names = components.map((name) => `"${name}"`).join(' ')
   const input = {
     label,
     components,
-    serialized: `(${names})${serializeParameters(parameters)}`,
+    serialized: serialized + serializeParameters(parameters),
     ...parseParameters(parameters),
   }
   inputs.set(header, input)
@@ -101,9 +102,9 @@ function parse<T>(parser: () => T): T {
 }
 
 /** @throws {Problem} unless each is a name without parameters, and no name is there twice */
-function parseComponents(items: Item[]): string[] {
-  const names: string[] = []
-  for (const [name, parameters] of items) {
+function parseComponents(list: string): ComponentList {
+  const components: string[] = []
+  for (const [name, parameters] of parse(() => parseOnlyList(list))) {
     if (typeof name !== 'string' || !COMPONENT_NAME.test(name)) {
       throw invalid(
         `the component ${describe(name)} must be a name in lower case, in double quotes`,
@@ -113,10 +114,12 @@ function parseComponents(items: Item[]): string[] {
     if (parameter !== undefined) {
       throw invalid(`the component "${name}" must not have a parameter (;${parameter})`)
     }
-    if (names.includes(name)) throw invalid(`the component "${name}" occurs twice`)
-    names.push(name)
+    if (components.includes(name)) throw invalid(`the component "${name}" occurs twice`)
+    components.push(name)
   }
-  return names
+  const serialized = `(${components.map((name) => `"${name}"`).join(' ')})`
+  componentLists.set(list, { components, serialized })
+  return { components, serialized }
 }
 
 const describe = (name: BareItem) => (typeof name === 'string' ? JSON.stringify(name) : `${name}`)
