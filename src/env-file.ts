@@ -1,5 +1,5 @@
 /** Reads `.env`. A file that is not understood is refused: a setting in it would silently be missing. */
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { getErrorCode } from './error-code.ts'
 import { requireRegularFile } from './regular-file.ts'
 import { StartError } from './start-error.ts'
@@ -22,7 +22,7 @@ const UNQUOTED = /(?!["'`])([^\n#]*?)[ \t]*(?:(?<=[ \t])#[^\n]*)?(?:\n|$)/y
 export function readEnvFile(path: string): Record<string, string | undefined> {
   let bytes: Buffer
   try {
-    requireRegularFile(path, path)
+    requireRegularFile(statSync(path), path)
     bytes = readFileSync(path)
   } catch (error) {
     if (error instanceof StartError) throw error

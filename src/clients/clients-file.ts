@@ -1,5 +1,5 @@
 /** The file of `CLIENTS_FILE`: the clients, and the keys with which they sign. */
-import { readFile } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import { getErrorCode } from '../error-code.ts'
 import { findRepeatedMembers } from '../http/repeated-members.ts'
 import { requireRegularFile } from '../regular-file.ts'
@@ -50,7 +50,7 @@ const MAX_RATE_LIMIT = 1_000_000_000
  */
 export async function readClientsFile(path: string): Promise<string> {
   try {
-    requireRegularFile(path, `CLIENTS_FILE: ${path}`)
+    requireRegularFile(await stat(path), `CLIENTS_FILE: ${path}`)
     return new TextDecoder('utf-8', { fatal: true }).decode(await readFile(path))
   } catch (error) {
     if (error instanceof StartError) throw error

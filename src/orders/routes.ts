@@ -43,9 +43,8 @@ const routes: FastifyPluginAsync<{
     return reply.code(statusCode).headers(headers).send(body)
   })
 
-  const path = `${ORDERS_PATH}/:id`
   app.get<{ Params: { id: string } }>(
-    path,
+    `${ORDERS_PATH}/:id`,
     { schema: READ_ORDER_SCHEMA },
     async (request, reply) => {
       const { id } = request.params

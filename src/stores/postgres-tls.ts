@@ -1,6 +1,6 @@
 /** TLS to Postgres: `sslmode` and `sslrootcert`, as libpq documents them. */
 import { X509Certificate } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import {
   type ConnectionOptions,
   checkServerIdentity,
@@ -97,7 +97,7 @@ function parseMode(parameters: URLSearchParams): Tls['mode'] {
 function readCertificates(path: string): string {
   let text: string
   try {
-    requireRegularFile(path, `DATABASE_URL: the file ${path} of sslrootcert`)
+    requireRegularFile(statSync(path), `DATABASE_URL: the file ${path} of sslrootcert`)
     text = readFileSync(path, 'utf8')
   } catch (error) {
     if (error instanceof StartError) throw error
