@@ -21,8 +21,8 @@ import { metrics } from './observability/metrics.ts'
 import { metricsRoute } from './observability/metrics-route.ts'
 import { storeMetrics } from './observability/store-metrics.ts'
 import { type OrdersRepository, ordersRepository } from './orders/repository.ts'
-import { fingerprintOrder, orderRoutes, recoverResponse } from './orders/routes.ts'
-import { FIELD_KEYWORDS, NEW_ORDER } from './orders/schema.ts'
+import { orderRoutes, recoverResponse } from './orders/routes.ts'
+import { FIELD_KEYWORDS, fingerprintOrder, NEW_ORDER, type NewOrder } from './orders/schema.ts'
 import { rateLimit, rateLimitCounters } from './rate-limit/rate-limit.ts'
 import { getTracesEnvironment, isSecretPublished, type Settings } from './settings.ts'
 import { signature } from './signature/signature.ts'
@@ -133,7 +133,7 @@ export async function buildApp(
       await signed.register(idempotency, {
         store: signed.idempotencyStore,
         mismatchStatus: settings.mismatchStatus,
-        fingerprint: fingerprintOrder,
+        fingerprint: ({ body }) => fingerprintOrder(body as NewOrder),
         waitMs: settings.waitMs,
         scope: getKeyScope,
         recover: (_storeKey, request) => recoverResponse(signed.orders, request),

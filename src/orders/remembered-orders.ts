@@ -1,16 +1,15 @@
 /** Orders that only their responses in Redis remember: finds and restores them in Postgres. */
-import { fingerprintCanonical, type RunQuery } from '@order-once/idempotency'
+import type { RunQuery } from '@order-once/idempotency'
 import { Ajv } from 'ajv'
 import { UUID } from '../uuid.ts'
 import { COLUMN_TYPES, type ColumnName } from './columns.ts'
 import { compareKeys, formatArray } from './repository.ts'
 import {
   buildResponse,
-  canonicalizeOrder,
   FIELD_KEYWORDS,
   FIELD_NAMES,
+  fingerprintOrder,
   NEW_ORDER,
-  ORDERS_PATH,
   type Order,
 } from './schema.ts'
 
@@ -68,7 +67,7 @@ export function parseRememberedOrder(
     id !== id.toLowerCase() ||
     !(created_at >= 0 && created_at < Date.now() + MAX_CLOCK_DIFFERENCE_MS) ||
     !isNewOrder(fields) ||
-    fingerprint !== fingerprintCanonical('POST', ORDERS_PATH, canonicalizeOrder(order))
+    fingerprint !== fingerprintOrder(order)
   ) {
     return undefined
   }

@@ -128,17 +128,20 @@ export function createOrdersRepository(
     }
   }
 
-  /** @returns when each row was inserted, by id */
-  async function insert(rows: NewRow[]): Promise<Map<string, number>> {
+  /** @returns when each row was inserted, by id; undefined if its key was taken */
+  async function insert(rows: NewRow[]): Promise<Map<string, number | undefined>> {
     const sorted = rows.toSorted(compareKeys)
     const columns = INSERTED_COLUMNS.map((name) => formatArray(sorted.map((row) => row[name])))
     const inserted = await pool.query(INSERT_ROWS, columns, {
       // An insert of keys that are all taken does not show that writing works.
       isWritten: ({ length }) => length > 0,
     })
-    const createdAt = new Map(inserted.map((row) => [String(row.id), Number(row.created_at)]))
-    const ids = new Set(rows.map(({ id }) => id))
-    for (const id of createdAt.keys()) checkRow(ids.has(id))
+    const createdAt = new Map<string, number | undefined>()
+    for (const { id } of rows) createdAt.set(id, undefined)
+    for (const row of inserted) {
+      checkRow(createdAt.has(row.id))
+      createdAt.set(row.id, Number(row.created_at))
+    }
     return createdAt
   }
 
@@ -229,9 +232,14 @@ const NUMERIC_FIELDS = FIELD_NAMES.filter((name) => NEW_ORDER.properties[name].t
  */
 export function formatArray(values: (string | number | boolean | undefined)[]): string {
   const elements = values.map((value) =>
-    typeof value === 'string' ? `"${value.replace(/["\\]/g, '\\$&')}"` : (value ?? 'NULL'),
+    typeof value === 'string' ? quoteElement(value) : (value ?? 'NULL'),
   )
   return `{${elements.join()}}`
+}
+
+/** Few texts have something to escape: to find out first is twice as fast. */
+function quoteElement(text: string): string {
+  return `"${/["\\]/.test(text) ? text.replace(/["\\]/g, '\\$&') : text}"`
 }
 
 /** Reads a row of the table. A field that is null was not sent. */

@@ -2,7 +2,6 @@
 import {
   type CompletedRequest,
   confirmReplay,
-  fingerprintCanonical,
   type IdempotentRequest,
   parseIdempotencyKey,
 } from '@order-once/idempotency'
@@ -15,7 +14,6 @@ import { createOrderSchema, FIND_ORDER_SCHEMA, READ_ORDER_SCHEMA } from './opena
 import type { OrdersRepository } from './repository.ts'
 import {
   buildResponse,
-  canonicalizeOrder,
   listChangedFields,
   type NewOrder,
   ORDERS_PATH,
@@ -64,11 +62,6 @@ export const orderRoutes = fastifyPlugin(routes, {
   name: 'order-routes',
   dependencies: ['orders-repository', 'body-check', '@order-once/idempotency'],
 })
-
-/** Computes the fingerprint of a validated order. The query is not part of it. */
-export function fingerprintOrder({ method, routeOptions, url, body }: FastifyRequest): string {
-  return fingerprintCanonical(method, routeOptions.url ?? url, canonicalizeOrder(body as NewOrder))
-}
 
 /** @throws if the request is not behind the idempotency hook */
 function getIdempotency({ idempotency }: FastifyRequest): IdempotentRequest {

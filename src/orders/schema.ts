@@ -1,5 +1,5 @@
 /** The fields of an order; its canonical form and its response follow from them. */
-import type { StoredResponse } from '@order-once/idempotency'
+import { fingerprintCanonical, type StoredResponse } from '@order-once/idempotency'
 import type { FuncKeywordDefinition } from 'ajv'
 import type { FromSchema } from 'json-schema-to-ts'
 
@@ -58,7 +58,9 @@ const SORTED_FIELD_NAMES = FIELD_NAMES.toSorted()
  * test checks.
  */
 export function canonicalizeOrder(order: NewOrder): string {
-  return JSON.stringify(order, SORTED_FIELD_NAMES)
+  const sorted: Record<string, unknown> = {}
+  for (const name of SORTED_FIELD_NAMES) sorted[name] = order[name]
+  return JSON.stringify(sorted)
 }
 
 /** An order as the table keeps it; `created_at` in ms since 1970. */
@@ -73,6 +75,11 @@ export type Order = NewOrder & {
 
 /** The path of the orders. */
 export const ORDERS_PATH = '/orders'
+
+/** Computes the fingerprint of the request that creates an order. The query is not part of it. */
+export function fingerprintOrder(order: NewOrder): string {
+  return fingerprintCanonical('POST', ORDERS_PATH, canonicalizeOrder(order))
+}
 
 /** Builds the response to an order: a pure function of its row, so every repeat gets the same bytes. */
 export function buildResponse(order: Order): StoredResponse {

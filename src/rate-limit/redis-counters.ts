@@ -17,7 +17,7 @@ for i, key in ipairs(KEYS) do
   local count = redis.call('INCR', key)
   local ttl = redis.call('PTTL', key)
   if ttl < 0 then
-    ttl = tonumber(ARGV[i])
+    ttl = tonumber(ARGV[1])
     redis.call('PEXPIRE', key, ttl)
   end
   replies[2 * i - 1] = count
@@ -54,11 +54,11 @@ export function createRedisCounters(
     name: 'incrementCounters',
     lua: INCREMENT,
     repliesPerKey: 2,
+    sharedArguments: [windowMs],
     maxKeys: MAX_KEYS_PER_CALL,
     limit,
     runCall,
     getKey: (name) => `order-once:rate-limit:${name}`,
-    getArguments: () => [windowMs],
     parseReplies: ([count, ttlMs]) => ({ count: Number(count), ttlMs: Number(ttlMs) }),
   })
 

@@ -9,8 +9,9 @@ export interface ScriptBatcherOptions<Item, Result> {
   /** the name of the command that is defined on the client */
   name: string
   /**
-   * Handles each of `KEYS` by itself, with its part of `ARGV`, and returns its replies in one array:
-   * as many for each key. An error of one key alone is a reply, by `redis.pcall`.
+   * Handles each of `KEYS` by itself, with the shared arguments, which begin `ARGV`, and its own part of the
+   * others. Returns its replies in one array: as many for each key. An error of one key alone is a reply, by
+   * `redis.pcall`.
    */
   lua: string
   repliesPerKey: number
@@ -21,9 +22,11 @@ export interface ScriptBatcherOptions<Item, Result> {
   runCall: RunCall
   /** whether the item is still needed when its call is sent; by default each is */
   isNeeded?: (item: Item) => boolean
+  /** the arguments of all calls */
+  sharedArguments: Argument[]
   getKey: (item: Item) => string
-  /** the item's own arguments, as many for each item */
-  getArguments: (item: Item) => Argument[]
+  /** the item's own arguments, as many for each item; none by default */
+  getArguments?: (item: Item) => Argument[]
   /** reads the replies of one key; a rejection is the failure of this key alone */
   parseReplies: (replies: unknown[], item: Item) => Result | PromiseLike<Result>
 }
@@ -72,7 +75,7 @@ export function createScriptBatcher<Item, Result>(
   options: ScriptBatcherOptions<Item, Result>,
 ): (item: Item) => Promise<Result> {
   const { name, lua, repliesPerKey, maxKeys, limit, runCall } = options
-  const { getKey, getArguments, parseReplies } = options
+  const { sharedArguments, getKey, getArguments = () => [], parseReplies } = options
   const command = defineScript<
     (numberOfKeys: number, ...keysAndArguments: Argument[]) => Promise<unknown[]>
   >(redis, name, { lua })
@@ -128,8 +131,13 @@ export function createScriptBatcher<Item, Result>(
   }
 
   async function callScript(items: Item[]): Promise<unknown[]> {
-    const keysAndArguments = [...items.map(getKey), ...items.flatMap(getArguments)]
-    const replies = await command(items.length, ...keysAndArguments)
+    const keys = items.map(getKey)
+    const replies = await command(
+      keys.length,
+      ...keys,
+      ...sharedArguments,
+      ...items.flatMap(getArguments),
+    )
     if (replies.length !== items.length * repliesPerKey) {
       throw new Error(`${name} returned ${replies.length} replies for ${items.length} keys`)
     }

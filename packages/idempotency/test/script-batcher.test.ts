@@ -25,6 +25,7 @@ function createAppender(
     name: 'appendTexts',
     lua: APPEND,
     repliesPerKey: 2,
+    sharedArguments: [],
     maxKeys: 256,
     limit: new ConcurrencyLimit(1),
     runCall: (call) => call(),

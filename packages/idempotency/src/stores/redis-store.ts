@@ -15,7 +15,7 @@ const CLAIM = `
 local replies = {}
 for i, key in ipairs(KEYS) do
   local found = redis.pcall('GET', key)
-  if not found then found = redis.pcall('SET', key, ARGV[2 * i - 1], 'PX', ARGV[2 * i]) end
+  if not found then found = redis.pcall('SET', key, ARGV[i + 1], 'PX', ARGV[1]) end
   local is_record = type(found) == 'string'
   replies[2 * i - 1] = (is_record or found.err) and found or false
   replies[2 * i] = is_record and redis.call('PTTL', key) or 0
@@ -33,7 +33,7 @@ end`
 const COMPLETE = `${IS_OWNER}
 local replies = {}
 for i, key in ipairs(KEYS) do
-  local token, record, ttl = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
+  local token, record, ttl = ARGV[2 * i], ARGV[2 * i + 1], ARGV[1]
   local found = redis.pcall('GET', key)
   if found and (found.err or not is_owner(found, token)) then
     replies[i] = found.err and found or 0
@@ -116,9 +116,10 @@ export function createRedisStore(
     name: 'claimRecords',
     lua: CLAIM,
     repliesPerKey: 2,
+    sharedArguments: [leaseMs],
     isNeeded: ({ sendUntil }) => sendUntil === undefined || performance.now() < sendUntil,
     getKey: ({ name }) => name,
-    getArguments: ({ record }) => [record, leaseMs],
+    getArguments: ({ record }) => [record],
     parseReplies: ([text, remainingMs]) => {
       if (text === null) return undefined
       if (typeof text !== 'string') return Promise.reject(text)
@@ -133,8 +134,9 @@ export function createRedisStore(
       name: 'completeRecords',
       lua: COMPLETE,
       repliesPerKey: 1,
+      sharedArguments: [ttlMs],
       getKey: ({ name }) => name,
-      getArguments: ({ token, record }) => [token, record, ttlMs],
+      getArguments: ({ token, record }) => [token, record],
       parseReplies: ([reply]) => (reply instanceof Error ? Promise.reject(reply) : undefined),
     },
   )
