@@ -11,7 +11,9 @@ const NAME = /[ \t]*(?:export[ \t]+)?([A-Za-z_][\w.-]*)[ \t]*=[ \t]*/y
 /** A quoted value may have several lines. */
 const QUOTED = /(?:"([^"]*)"|'([^']*)'|`([^`]*)`)[ \t]*(?:#[^\n]*)?(?:\n|$)/y
 /** A comment follows a blank: a # without one is part of the value for some programs, not for others. */
-const UNQUOTED = /(?!["'`])([^\n#]*?)[ \t]*(?:(?<=[ \t])#[^\n]*)?(?:\n|$)/y
+const UNQUOTED = /(?!["'`])([^\n#]*)(?:(?<=[ \t])#[^\n]*)?(?:\n|$)/y
+/** They do not belong to an unquoted value. The look-behind skips all but the first of a run of blanks. */
+const BLANKS_AT_END = /(?<![ \t])[ \t]+$/
 
 /**
  * Reads the settings of a file.
@@ -65,7 +67,7 @@ function parse(path: string, text: string): Record<string, string> {
     }
     const name = read(NAME)
     if (name === undefined) throw refuse('it must be NAME=value')
-    const value = read(UNQUOTED) ?? read(QUOTED)
+    const value = read(UNQUOTED)?.replace(BLANKS_AT_END, '') ?? read(QUOTED)
     if (value === undefined) {
       const isQuoted = /["'`]/.test(text.charAt(index))
       const rule = isQuoted

@@ -15,9 +15,9 @@ import {
   findMissingOrders,
   type MissingOrder,
   parseRememberedOrder,
-  type RememberedOrder,
   restoreOrders,
 } from './orders/remembered-orders.ts'
+import type { Order } from './orders/schema.ts'
 import { CHECKED_RECORD } from './stores/check-redis.ts'
 import {
   type DatabaseHistory,
@@ -145,7 +145,7 @@ async function reconcileRecords(
   const reported = new Set<string>()
 
   /** @returns undefined if there is no record, or it is not that of an order of this database */
-  async function readOrder(name: string): Promise<RememberedOrder | undefined> {
+  async function readOrder(name: string): Promise<Order | undefined> {
     const parsedName = parseRecordName(name)
     if (parsedName === undefined) {
       report.notUnderstood++

@@ -40,6 +40,12 @@ describe('a settings file', () => {
     expect(() => readEnvFile(path)).toThrow(`${path}, line 300001: it must be NAME=value`)
   })
 
+  test('may have values with many blanks', async () => {
+    const blanks = ' '.repeat(300_000)
+    const path = await write(`A=${blanks}1${blanks}2${blanks}# c\n`)
+    expect(readEnvFile(path)).toEqual({ A: `1${blanks}2` })
+  })
+
   test('may be absent', async () => {
     expect(readEnvFile(join(await createTemporaryFolder(), '.env'))).toEqual({})
   })

@@ -67,7 +67,7 @@ describe('the settings', () => {
       'HMAC_SECRET: a secret must not begin or end with white space',
     ]),
     ['HMAC_SECRET', '"a"', 'HMAC_SECRET: a secret must not be in quotes'],
-    ['HMAC_SECRET', 'a\tb', 'HMAC_SECRET: a secret must not have control characters'],
+    ['HMAC_SECRET', 'a\tb', 'HMAC_SECRET: a secret must not have control or invisible characters'],
     ['MAX_BODY_BYTES', '1e309', 'MAX_BODY_BYTES must be an integer from 1 to 1048576'],
     ['METRICS_PORT', '65536', 'METRICS_PORT must be an integer from 0 to 65535'],
     ...['', 'a,', ',a', 'a,,b'].map((value) => [

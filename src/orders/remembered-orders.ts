@@ -13,12 +13,9 @@ import {
   type Order,
 } from './schema.ts'
 
-/** An order, as the response of its request says. */
-export type RememberedOrder = Order & { client_id: string }
-
 /** A remembered order that is not in Postgres. */
 export interface MissingOrder {
-  order: RememberedOrder
+  order: Order
   /** the id of another order that has its key; undefined: the key is free */
   otherId: string | undefined
 }
@@ -43,7 +40,7 @@ export function parseRememberedOrder(
   clientId: string,
   key: string,
   { statusCode, body, fingerprint }: { statusCode: number; body: string; fingerprint: string },
-): RememberedOrder | undefined {
+): Order | undefined {
   let members: Record<string, unknown> | undefined
   try {
     members = JSON.parse(body).order
@@ -57,7 +54,7 @@ export function parseRememberedOrder(
     request_fingerprint: fingerprint,
     // The conversion of another value to a text can throw.
     created_at: typeof time === 'string' ? Date.parse(time) : Number.NaN,
-  } as RememberedOrder
+  } as Order
   const fields = Object.fromEntries(FIELD_NAMES.map((name) => [name, order[name]]))
   const { id, idempotency_key, created_at } = order
   if (
@@ -87,7 +84,7 @@ const FIND_MISSING = `
 /** Finds those of the orders that are not in Postgres. An order whose key was released is there. */
 export async function findMissingOrders(
   runQuery: RunQuery,
-  remembered: RememberedOrder[],
+  remembered: Order[],
 ): Promise<MissingOrder[]> {
   if (remembered.length === 0) return []
   const columns = (['id', 'client_id', 'idempotency_key'] as const).map((name) =>
@@ -127,7 +124,7 @@ const RESTORE = `
  */
 export async function restoreOrders(
   runQuery: RunQuery,
-  lost: RememberedOrder[],
+  lost: Order[],
 ): Promise<Set<string>> {
   if (lost.length === 0) return new Set()
   // In the order of inserts of new orders: two statements with other orders of keys would deadlock.

@@ -120,7 +120,7 @@ describe('the command', () => {
   test.each<[string, { file?: Buffer; env?: Record<string, string> }]>([
     ['--secret-file: a secret must be UTF-8', { file: Buffer.from('caf\xe9\n', 'latin1') }],
     [
-      '--secret-file: a secret must not have control characters',
+      '--secret-file: a secret must not have control or invisible characters',
       { file: Buffer.from('ab\n', 'utf16le') },
     ],
     ['--secret-file has no secret', { file: Buffer.from('\n') }],

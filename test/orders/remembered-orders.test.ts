@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
-import { type RememberedOrder, restoreOrders } from '../../src/orders/remembered-orders.ts'
+import { restoreOrders } from '../../src/orders/remembered-orders.ts'
+import type { Order } from '../../src/orders/schema.ts'
 
 test('orders are restored in one order of keys and clients, so that inserts cannot deadlock', async () => {
   const columns: unknown[][] = []
@@ -8,7 +9,7 @@ test('orders are restored in one order of keys and clients, so that inserts cann
     return []
   }
   const order = (client_id: string, idempotency_key: string) =>
-    ({ client_id, idempotency_key, created_at: 0 }) as RememberedOrder
+    ({ client_id, idempotency_key, created_at: 0 }) as Order
   const lost = [order('b', 'k'), order('a', 'k'), order('c', 'j')]
   await restoreOrders(runQuery, lost)
   await restoreOrders(runQuery, lost.toReversed())

@@ -81,7 +81,7 @@ const CASES: Case[] = [
   {
     name: 'a METRICS_HOST with a control character',
     env: { METRICS_PORT: '0', METRICS_HOST: 'a\nb' },
-    line: 'METRICS_HOST must not have control characters',
+    line: 'METRICS_HOST must not have control or invisible characters',
   },
   {
     name: 'a PUBLIC_URL with a line break',
@@ -91,7 +91,7 @@ const CASES: Case[] = [
   {
     name: 'a secret with a control character',
     env: { HMAC_SECRET: 'a\tb' },
-    line: 'HMAC_SECRET: a secret must not have control characters',
+    line: 'HMAC_SECRET: a secret must not have control or invisible characters',
   },
   {
     name: 'a secret that is not UTF-8', // Node.js passes U+FFFD for each byte that it cannot decode
@@ -101,7 +101,7 @@ const CASES: Case[] = [
   {
     name: 'a secret with an invisible character',
     env: { HMAC_SECRET: '\u200Ba' },
-    line: 'HMAC_SECRET: a secret must not have control characters',
+    line: 'HMAC_SECRET: a secret must not have control or invisible characters',
   },
   {
     name: 'a DATABASE_URL with a line break',
@@ -136,7 +136,7 @@ const CASES: Case[] = [
   {
     name: 'a DATABASE_URL with a control character',
     env: { DATABASE_URL: 'postgres://u:p\x01@h/db' },
-    line: 'DATABASE_URL must not have control characters',
+    line: 'DATABASE_URL must not have control or invisible characters',
   },
   {
     name: 'a REDIS_URL with a port that is none',
