@@ -35,7 +35,8 @@ async function main(): Promise<void> {
   if (options.help) return console.log(USAGE)
   const interrupted = new Promise<never>((_, reject) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-      process.once(signal, () => reject(new Error(`interrupted by ${signal}`)))
+      // Ctrl-C comes several times: from the terminal, from npm and from tsx.
+      process.on(signal, () => reject(new Error(`interrupted by ${signal}`)))
     }
   })
   interrupted.catch(() => {}) // it may come while the stores start

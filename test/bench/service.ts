@@ -1,5 +1,4 @@
 // Starts the compiled service of a checkout, or the bare Fastify route, and stops it.
-import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
@@ -7,6 +6,7 @@ import { resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { freePort } from '../../src/stores/embedded/free-port.ts'
+import { spawnChild } from '../support/child-processes.ts'
 import { until } from '../support/until.ts'
 import { type Case, CLIENTS, CLIENTS_FILE, SECRET } from './cases.ts'
 import { readCpuTime } from './cpu-time.ts'
@@ -76,7 +76,7 @@ async function start(
 ): Promise<Service> {
   const port = await freePort()
   const listen = { HOST: '127.0.0.1', PORT: `${port}` }
-  const child = spawn(process.execPath, args, {
+  const child = spawnChild(process.execPath, args, {
     cwd: stores.folder,
     env: { PATH: process.env.PATH, ...listen, ...env },
     stdio: 'inherit',

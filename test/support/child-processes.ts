@@ -6,9 +6,12 @@ const children = new Set<ChildProcess>()
 process.on('exit', () => {
   for (const child of children) child.kill('SIGKILL')
 })
-// vitest stops its workers with SIGTERM; when vitest itself is killed, they lose their channel to it.
-process.once('SIGTERM', () => process.exit(1))
-process.once('disconnect', () => process.exit(1))
+// vitest stops its workers with SIGTERM; when vitest itself is killed, they lose their channel to it. Other programs
+// have more to end than children.
+if (process.env.VITEST) {
+  process.once('SIGTERM', () => process.exit(1))
+  process.once('disconnect', () => process.exit(1))
+}
 
 /** Starts a process that is killed when this one exits, unless this one is killed by SIGKILL. */
 export function spawnChild(command: string, args: string[], options: SpawnOptions): ChildProcess {
