@@ -122,10 +122,7 @@ const RESTORE = `
  *
  * @returns the ids of those that were inserted
  */
-export async function restoreOrders(
-  runQuery: RunQuery,
-  lost: Order[],
-): Promise<Set<string>> {
+export async function restoreOrders(runQuery: RunQuery, lost: Order[]): Promise<Set<string>> {
   if (lost.length === 0) return new Set()
   // In the order of inserts of new orders: two statements with other orders of keys would deadlock.
   const sorted = lost.toSorted(compareKeys)

@@ -81,12 +81,20 @@ export function fingerprintOrder(order: NewOrder): string {
   return fingerprintCanonical('POST', ORDERS_PATH, canonicalizeOrder(order))
 }
 
+/** All orders of one insert have one time, and `toISOString` is slow: see docs/performance.md. */
+let lastTime = { ms: Number.NaN, text: '' }
+
+function formatTime(ms: number): string {
+  if (ms !== lastTime.ms) lastTime = { ms, text: new Date(ms).toISOString() }
+  return lastTime.text
+}
+
 /** Builds the response to an order: a pure function of its row, so every repeat gets the same bytes. */
 export function buildResponse(order: Order): StoredResponse {
   const body: Record<string, unknown> = { id: order.id }
   for (const name of FIELD_NAMES) body[name] = order[name]
   body.idempotency_key = order.idempotency_key
-  body.created_at = new Date(order.created_at).toISOString()
+  body.created_at = formatTime(order.created_at)
   return {
     statusCode: 201,
     headers: {
