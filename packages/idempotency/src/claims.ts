@@ -52,7 +52,9 @@ export function createClaimer(parts: ClaimerParts): ClaimKey {
     current: IdempotentRequest,
     request: FastifyRequest,
   ): Promise<ClaimResult> {
-    const claim = await claimOnce(current, request)
+    const found = claimInStore(current, request)
+    // Not awaited if this process has the response: see docs/performance.md.
+    const claim = found instanceof Promise ? await found : found
     if (claim.state === 'completed') current.outcome = 'replayed_cache'
     if (claim.state !== 'in_flight' && claim.state !== 'mismatch') return claim
     if (!recover) return claim
@@ -66,24 +68,36 @@ export function createClaimer(parts: ClaimerParts): ClaimKey {
     return { state: 'recovered', response: recovered.response }
   }
 
-  /** @throws {Problem} `store-unavailable`, if only the store can keep the request to one run */
-  async function claimOnce(
+  /** @returns a promise, unless this process has the response in memory */
+  function claimInStore(
     current: IdempotentRequest,
     request: FastifyRequest,
-  ): Promise<ClaimResult> {
+  ): ClaimResult | Promise<ClaimResult> {
     const { storeKey, fingerprint, token } = current
     const found = responses.find(storeKey, fingerprint)
     if (found) return found
-    let claim: Claim | Promise<Claim> | undefined
+    let claim: Claim | Promise<Claim>
     try {
       claim = store.claim(storeKey, fingerprint, token, performance.now() + storeTimeoutMs)
-      if ('state' in claim) return claim
+    } catch (error) {
+      claim = Promise.reject(error)
+    }
+    return 'state' in claim ? claim : waitForClaim(claim, current, request)
+  }
+
+  /** @throws {Problem} `store-unavailable`, if only the store can keep the request to one run */
+  async function waitForClaim(
+    claim: Promise<Claim>,
+    current: IdempotentRequest,
+    request: FastifyRequest,
+  ): Promise<ClaimResult> {
+    try {
       return await withDeadline(claim, storeTimeoutMs, 'the idempotency store did not respond')
     } catch (error) {
       reportError(request.log, error, 'the key could not be claimed')
       // A claim that failed may exist all the same: its lease is renewed and ended like any other.
       if (recover) return { state: error instanceof ForeignRecordError ? 'unclaimed' : 'new' }
-      if (claim && !('state' in claim)) void releases.releaseUncertain(claim, current, request.log)
+      void releases.releaseUncertain(claim, current, request.log)
       throw problems.storeUnavailable()
     }
   }
@@ -134,10 +148,19 @@ export function createClaimer(parts: ClaimerParts): ClaimKey {
     }
   }
 
-  return async function claimKey(current, request, reply) {
+  async function claimOrWait(
+    current: IdempotentRequest,
+    request: FastifyRequest,
+    reply: FastifyReply,
+  ): Promise<ClaimResult> {
     const claim = await claimOrRecover(current, request)
     const timeoutMs = readWaitTimeout(request, reply)
     if (claim.state !== 'in_flight' || timeoutMs === 0) return claim
     return waitForResponse(current, request, reply, timeoutMs, claim)
+  }
+
+  return function claimKey(current, request, reply) {
+    const mayWait = waitMs > 0 || request.headers.prefer !== undefined
+    return mayWait ? claimOrWait(current, request, reply) : claimOrRecover(current, request)
   }
 }
