@@ -8,6 +8,7 @@ import { checkRedis } from '../../src/stores/check-redis.ts'
 import { newKey, ORDER, send } from '../support/client.ts'
 import { createGate, delayInserts } from '../support/gate.ts'
 import { redisServer, startPrivateRedis } from '../support/private-redis.ts'
+import { sendWithDuplicate } from '../support/send-with-duplicate.ts'
 import { createTestStores, startInstance } from '../support/service.ts'
 import { until } from '../support/until.ts'
 
@@ -53,20 +54,13 @@ async function start(rules: string[]) {
 type Started = Awaited<ReturnType<typeof start>>
 
 /** Sends an order, a duplicate that waits for it, and a repeat. @returns their key */
-async function sendWithDuplicate({ gate, one, other }: Started): Promise<string> {
-  const key = newKey()
-  const original = send(one.port, { key })
-  await until(() => gate.arrived === 1)
-  const duplicate = send(other.port, { key, headers: { prefer: 'wait=30' } })
-  await until(async () => (await other.waiting()) === 1)
-  gate.open()
-  const first = await original
-  expect(first.status).toBe(201)
-  const repeat = await send(one.port, { key })
-  for (const reply of [await duplicate, repeat]) {
-    expect(reply).toMatchObject({ status: 201, text: first.text })
-    expect(reply.headers['idempotency-replayed']).toBe('true')
-  }
+async function createAndReplay(started: Started): Promise<string> {
+  const { key, first } = await sendWithDuplicate(started)
+  expect(await send(started.one.port, { key })).toMatchObject({
+    status: 201,
+    text: first.text,
+    headers: { 'idempotency-replayed': 'true' },
+  })
   return key
 }
 
@@ -74,7 +68,7 @@ describe.runIf(redisServer)('a Redis user with the documented rights', () => {
   test('can do all that the service does, and nothing is refused to it', async () => {
     const started = await start(await readDocumentedRules())
     const { stores, one, other, admin, readRefusals } = started
-    const key = await sendWithDuplicate(started)
+    const key = await createAndReplay(started)
     await until(async () => (await admin.get(`idemp:${key}`))?.includes('completed'))
 
     // Both instances count these requests together.
@@ -130,7 +124,7 @@ describe.runIf(redisServer)('a Redis user without rights to channels', () => {
     const rules = (await readDocumentedRules()).filter((rule) => !rule.startsWith('&'))
     const started = await start(rules)
     const { admin, readRefusals } = started
-    const key = await sendWithDuplicate(started)
+    const key = await createAndReplay(started)
     await until(async () => (await admin.get(`idemp:${key}`))?.includes('completed'))
     expect(new Set(await readRefusals())).toEqual(new Set([`idemp:${key}`]))
   })

@@ -9,6 +9,7 @@ import { get, newKey, send } from '../support/client.ts'
 import { createGate, type Gate } from '../support/gate.ts'
 import { redisServer } from '../support/private-redis.ts'
 import { createTemporaryFolder, startProcess } from '../support/process.ts'
+import { sendWithDuplicate } from '../support/send-with-duplicate.ts'
 import { startSentinels } from '../support/sentinels.ts'
 import { createTestStores, startInstance } from '../support/service.ts'
 import { until } from '../support/until.ts'
@@ -121,17 +122,6 @@ describe.runIf(redisServer)('Redis behind three sentinels', () => {
     })
     const other = await startInstance(stores, { env })
 
-    async function sendWithDuplicate() {
-      const key = newKey()
-      const original = send(one.port, { key })
-      await until(() => gate.arrived === 1)
-      const duplicate = send(other.port, { key, headers: { prefer: 'wait=30' } })
-      await until(async () => (await other.waiting()) === 1)
-      gate.open()
-      const first = await original
-      expect(await duplicate).toMatchObject({ status: 201, text: first.text })
-      return key
-    }
     /** Whether both use the master, which they may do some time after the health check has found it. */
     const useMaster = async () => {
       const masterPort = await system.readMasterPort()
@@ -142,11 +132,11 @@ describe.runIf(redisServer)('Redis behind three sentinels', () => {
       }
       return true
     }
-    await sendWithDuplicate()
+    await sendWithDuplicate({ gate, one, other })
     await system.switchMaster()
     await until(useMaster)
     gate = gates[1]
-    const key = await sendWithDuplicate()
+    const { key } = await sendWithDuplicate({ gate, one, other })
     const admin = system.connect(await system.readMasterPort())
     await until(async () => (await admin.get(`idemp:${key}`))?.includes('completed'))
     // The replica has the counts of before, unless it lagged behind.
