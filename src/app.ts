@@ -133,6 +133,7 @@ export async function buildApp(
       await signed.register(idempotency, {
         store: signed.idempotencyStore,
         mismatchStatus: settings.mismatchStatus,
+        // It names the method and the path of the only route that is protected.
         fingerprint: ({ body }) => fingerprintOrder(body as NewOrder),
         waitMs: settings.waitMs,
         scope: getKeyScope,

@@ -11,9 +11,7 @@ const NAME = /[ \t]*(?:export[ \t]+)?([A-Za-z_][\w.-]*)[ \t]*=[ \t]*/y
 /** A quoted value may have several lines. */
 const QUOTED = /(?:"([^"]*)"|'([^']*)'|`([^`]*)`)[ \t]*(?:#[^\n]*)?(?:\n|$)/y
 /** A comment follows a blank: a # without one is part of the value for some programs, not for others. */
-const UNQUOTED = /(?!["'`])([^\n#]*)(?:(?<=[ \t])#[^\n]*)?(?:\n|$)/y
-/** They do not belong to an unquoted value. The look-behind skips all but the first of a run of blanks. */
-const BLANKS_AT_END = /(?<![ \t])[ \t]+$/
+const UNQUOTED = /(?!["'`])([^\n#]*[^\n# \t])?[ \t]*(?:(?<=[ \t])#[^\n]*)?(?:\n|$)/y
 
 /**
  * Reads the settings of a file.
@@ -67,7 +65,7 @@ function parse(path: string, text: string): Record<string, string> {
     }
     const name = read(NAME)
     if (name === undefined) throw refuse('it must be NAME=value')
-    const value = read(UNQUOTED)?.replace(BLANKS_AT_END, '') ?? read(QUOTED)
+    const value = read(UNQUOTED) ?? read(QUOTED)
     if (value === undefined) {
       const isQuoted = /["'`]/.test(text.charAt(index))
       const rule = isQuoted

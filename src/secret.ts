@@ -18,7 +18,7 @@ export function findDamage(value: string): string | undefined {
   }
   // Node.js has put this character in place of what it could not decode.
   if (value.includes('\uFFFD')) return 'must be UTF-8'
-  // Those of formats (Cf) are invisible: a copied text may have them.
+  // Those of formats (Cf), such as U+200B, are invisible: a copied text may have them.
   if (/[\p{Cc}\p{Cf}]/u.test(value)) return 'must not have control or invisible characters'
   return undefined
 }

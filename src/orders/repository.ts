@@ -128,7 +128,7 @@ export function createOrdersRepository(
     }
   }
 
-  /** @returns when each row was inserted, by id; undefined if its key was taken */
+  /** @returns the time of the insert of each row, by id, in ms since 1970; undefined if its key was taken */
   async function insert(rows: NewRow[]): Promise<Map<string, number | undefined>> {
     const sorted = rows.toSorted(compareKeys)
     const columns = INSERTED_COLUMNS.map((name) => formatArray(sorted.map((row) => row[name])))
@@ -237,7 +237,7 @@ export function formatArray(values: (string | number | boolean | undefined)[]): 
   return `{${elements.join()}}`
 }
 
-/** Few texts have something to escape: to find out first is twice as fast. */
+/** Few texts have a character to escape: a test comes first, because it is faster. */
 function quoteElement(text: string): string {
   return `"${/["\\]/.test(text) ? text.replace(/["\\]/g, '\\$&') : text}"`
 }

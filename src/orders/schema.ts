@@ -81,12 +81,12 @@ export function fingerprintOrder(order: NewOrder): string {
   return fingerprintCanonical('POST', ORDERS_PATH, canonicalizeOrder(order))
 }
 
-/** All orders of one insert have one time, and `toISOString` is slow: see docs/performance.md. */
-let lastTime = { ms: Number.NaN, text: '' }
+/** The last formatted time. All orders of one insert have the same: see docs/performance.md. */
+let lastFormatted = { ms: Number.NaN, text: '' }
 
 function formatTime(ms: number): string {
-  if (ms !== lastTime.ms) lastTime = { ms, text: new Date(ms).toISOString() }
-  return lastTime.text
+  if (ms !== lastFormatted.ms) lastFormatted = { ms, text: new Date(ms).toISOString() }
+  return lastFormatted.text
 }
 
 /** Builds the response to an order: a pure function of its row, so every repeat gets the same bytes. */

@@ -52,9 +52,9 @@ export function createClaimer(parts: ClaimerParts): ClaimKey {
     current: IdempotentRequest,
     request: FastifyRequest,
   ): Promise<ClaimResult> {
-    const found = claimInStore(current, request)
-    // Not awaited if this process has the response: see docs/performance.md.
-    const claim = found instanceof Promise ? await found : found
+    const result = claimOnce(current, request)
+    // A result that is there already is not awaited: see docs/performance.md.
+    const claim = result instanceof Promise ? await result : result
     if (claim.state === 'completed') current.outcome = 'replayed_cache'
     if (claim.state !== 'in_flight' && claim.state !== 'mismatch') return claim
     if (!recover) return claim
@@ -68,25 +68,28 @@ export function createClaimer(parts: ClaimerParts): ClaimKey {
     return { state: 'recovered', response: recovered.response }
   }
 
-  /** @returns a promise, unless this process has the response in memory */
-  function claimInStore(
+  /** Claims the key once. @returns a promise, unless this process has the result in memory */
+  function claimOnce(
     current: IdempotentRequest,
     request: FastifyRequest,
   ): ClaimResult | Promise<ClaimResult> {
     const { storeKey, fingerprint, token } = current
     const found = responses.find(storeKey, fingerprint)
     if (found) return found
-    let claim: Claim | Promise<Claim>
     try {
-      claim = store.claim(storeKey, fingerprint, token, performance.now() + storeTimeoutMs)
+      const claim = store.claim(storeKey, fingerprint, token, performance.now() + storeTimeoutMs)
+      return 'state' in claim ? claim : awaitStore(claim, current, request)
     } catch (error) {
-      claim = Promise.reject(error)
+      return awaitStore(Promise.reject(error), current, request)
     }
-    return 'state' in claim ? claim : waitForClaim(claim, current, request)
   }
 
-  /** @throws {Problem} `store-unavailable`, if only the store can keep the request to one run */
-  async function waitForClaim(
+  /**
+   * Waits for the result of the store, and handles its failure.
+   *
+   * @throws {Problem} `store-unavailable`, if only the store can keep the request to one run
+   */
+  async function awaitStore(
     claim: Promise<Claim>,
     current: IdempotentRequest,
     request: FastifyRequest,

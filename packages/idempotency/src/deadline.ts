@@ -12,7 +12,7 @@ export class DeadlineError extends Error {
  * @returns a function that stops it
  */
 export function startDeadline(ms: number, onEnd: () => void): () => void {
-  const timer = setTimeout(setImmediate, ms, onEnd)
+  const timer = setTimeout(() => setImmediate(onEnd), ms)
   return () => clearTimeout(timer)
 }
 
@@ -24,7 +24,15 @@ export function startDeadline(ms: number, onEnd: () => void): () => void {
 export function withDeadline<T>(work: Promise<T>, ms: number, message: string): Promise<T> {
   return new Promise((resolve, reject) => {
     const stop = startDeadline(ms, () => reject(new DeadlineError(`${message} (${ms} ms)`)))
-    work.then(stop, stop)
-    work.then(resolve, reject)
+    work.then(
+      (result) => {
+        stop()
+        resolve(result)
+      },
+      (error) => {
+        stop()
+        reject(error)
+      },
+    )
   })
 }

@@ -9,9 +9,9 @@ export interface ScriptBatcherOptions<Item, Result> {
   /** the name of the command that is defined on the client */
   name: string
   /**
-   * Handles each of `KEYS` by itself, with the shared arguments, which begin `ARGV`, and its own part of the
-   * others. Returns its replies in one array: as many for each key. An error of one key alone is a reply, by
-   * `redis.pcall`.
+   * Handles each of `KEYS` by itself. `ARGV` begins with the shared arguments; then come the arguments of each
+   * key, in the order of `KEYS`. Returns the replies in one array: as many for each key. An error of one key
+   * alone is a reply, by `redis.pcall`.
    */
   lua: string
   repliesPerKey: number
@@ -22,8 +22,8 @@ export interface ScriptBatcherOptions<Item, Result> {
   runCall: RunCall
   /** whether the item is still needed when its call is sent; by default each is */
   isNeeded?: (item: Item) => boolean
-  /** the arguments of all calls */
-  sharedArguments: Argument[]
+  /** the same for all keys, and sent once for each call; none by default */
+  sharedArguments?: Argument[]
   getKey: (item: Item) => string
   /** the item's own arguments, as many for each item; none by default */
   getArguments?: (item: Item) => Argument[]
@@ -75,7 +75,7 @@ export function createScriptBatcher<Item, Result>(
   options: ScriptBatcherOptions<Item, Result>,
 ): (item: Item) => Promise<Result> {
   const { name, lua, repliesPerKey, maxKeys, limit, runCall } = options
-  const { sharedArguments, getKey, getArguments = () => [], parseReplies } = options
+  const { sharedArguments = [], getKey, getArguments = () => [], parseReplies } = options
   const command = defineScript<
     (numberOfKeys: number, ...keysAndArguments: Argument[]) => Promise<unknown[]>
   >(redis, name, { lua })

@@ -25,7 +25,6 @@ function createAppender(
     name: 'appendTexts',
     lua: APPEND,
     repliesPerKey: 2,
-    sharedArguments: [],
     maxKeys: 256,
     limit: new ConcurrencyLimit(1),
     runCall: (call) => call(),

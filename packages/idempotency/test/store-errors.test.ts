@@ -78,6 +78,15 @@ describe('with a durable record', () => {
     expect(log.filter(({ msg }) => msg !== 'failed')).toEqual([])
   })
 
+  test('a claim that returns nothing is logged as a bug', async () => {
+    const claim = (() => undefined) as unknown as IdempotencyStore['claim']
+    const { app, log } = await createFailing({ claim })
+    expect((await post(app)).body).toBe('done')
+    expect(log.map(({ msg }) => msg)).toContain(
+      'the key could not be claimed: there is a bug in the store',
+    )
+  })
+
   test('a record of another database is not a failure of the store', async () => {
     const claim = () => Promise.reject(new ForeignRecordError('another database'))
     const { app, log, onStoreFailure } = await createFailing({ claim })
@@ -85,6 +94,18 @@ describe('with a durable record', () => {
     expect(onStoreFailure).not.toHaveBeenCalled()
     expect(log).toEqual([])
   })
+})
+
+test('without a durable record, a claim that throws is refused, and released: it may have been made', async () => {
+  for (const claim of [bug, down]) {
+    const release = vi.fn(async () => {})
+    const { app } = createEmptyApp()
+    await app.register(errorHandler)
+    await app.register(idempotency, { store: { ...memoryStore(), claim, release } })
+    app.post('/things/:id', () => 'done')
+    expect((await post(app)).statusCode).toBe(503)
+    await until(() => release.mock.calls.length === 1)
+  }
 })
 
 describe('an error', () => {

@@ -128,14 +128,14 @@ export function createRecordFormat({
   }
 }
 
-/** Many records are made in one millisecond, and `toISOString` is slow: see docs/performance.md. */
-let lastTime = { ms: Number.NaN, text: '' }
+/** The last formatted time. Many records have the same millisecond: see docs/performance.md. */
+let lastFormatted = { ms: Number.NaN, text: '' }
 
 /** @returns the time, in ISO 8601 and UTC */
 function formatNow(): string {
   const ms = Date.now()
-  if (ms !== lastTime.ms) lastTime = { ms, text: new Date(ms).toISOString() }
-  return lastTime.text
+  if (ms !== lastFormatted.ms) lastFormatted = { ms, text: new Date(ms).toISOString() }
+  return lastFormatted.text
 }
 
 /** Reads the response of a completed record. */

@@ -10,7 +10,10 @@ import type { Claim, IdempotencyStore } from './store.ts'
 // Each change is published to the channel that has the name of the key, for waiting duplicates. By pcall:
 // without the right to the channel they poll, and the call itself must not fail.
 
-/** For each key: the record that was there, or nil, and its remaining time in ms; or an error. */
+/**
+ * For each key: the record that was there, or nil, and its remaining time in ms; or an error. `ARGV`: the lease in
+ * ms, then the record of each key.
+ */
 const CLAIM = `
 local replies = {}
 for i, key in ipairs(KEYS) do
@@ -29,11 +32,15 @@ local function is_owner(text, token)
   return is_json and type(record) == 'table' and record.state == 'in_flight' and record.token == token
 end`
 
-/** For each key: 1 if the response was stored, 0 if the key belongs to another run; or an error. */
+/**
+ * For each key: 1 if the response was stored, 0 if the key belongs to another run; or an error. `ARGV`: the time to
+ * live in ms, then the token and the record of each key.
+ */
 const COMPLETE = `${IS_OWNER}
 local replies = {}
+local ttl = ARGV[1]
 for i, key in ipairs(KEYS) do
-  local token, record, ttl = ARGV[2 * i], ARGV[2 * i + 1], ARGV[1]
+  local token, record = ARGV[2 * i], ARGV[2 * i + 1]
   local found = redis.pcall('GET', key)
   if found and (found.err or not is_owner(found, token)) then
     replies[i] = found.err and found or 0
