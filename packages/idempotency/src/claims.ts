@@ -1,6 +1,6 @@
 /** Claims keys: finds out whether the handler runs, a response is replayed or the request is refused. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { withDeadline } from './deadline.ts'
+import { DeadlineError, withDeadline } from './deadline.ts'
 import { confirmReplay, type IdempotentRequest } from './idempotent-request.ts'
 import type { CompleteOptions } from './options.ts'
 import { parsePreferredWait } from './prefer-header.ts'
@@ -19,6 +19,8 @@ export type ClaimResult =
   | Claim
   /** the handler runs without a claim, and `recover` protects the key */
   | { state: 'unclaimed' }
+  /** the same; the claim has not responded in time, and may still be made */
+  | { state: 'late'; claim: Promise<Claim> }
   /** `recover` has rebuilt the response, as the handler would make it */
   | { state: 'recovered'; response: Extract<Claim, { state: 'completed' }>['response'] }
 
@@ -98,8 +100,11 @@ export function createClaimer(parts: ClaimerParts): ClaimKey {
       return await withDeadline(claim, storeTimeoutMs, 'the idempotency store did not respond')
     } catch (error) {
       reportError(request.log, error, 'the key could not be claimed')
-      // A claim that failed may exist all the same: its lease is renewed and ended like any other.
-      if (recover) return { state: error instanceof ForeignRecordError ? 'unclaimed' : 'new' }
+      if (recover) {
+        if (error instanceof DeadlineError) return { state: 'late', claim }
+        // A claim that failed may exist all the same: its lease is renewed and ended like any other.
+        return { state: error instanceof ForeignRecordError ? 'unclaimed' : 'new' }
+      }
       void releases.releaseUncertain(claim, current, request.log)
       throw problems.storeUnavailable()
     }

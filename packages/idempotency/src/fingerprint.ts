@@ -1,5 +1,6 @@
 /** Fingerprints: what "the same request" means. */
 import { hash } from 'node:crypto'
+import type { ServerHttp2Stream } from 'node:http2'
 import type { FastifyRequest } from 'fastify'
 import { canonicalize, OpaqueValueError } from './canonical-json.ts'
 
@@ -66,10 +67,11 @@ export function fingerprintParsedRequest(request: FastifyRequest): string {
   return fingerprintRequest({ method, path: routeOptions.url ?? url, params, query, body })
 }
 
-/** @see RFC 9112 §6.3 */
-function hasBody({ headers }: FastifyRequest): boolean {
+/** @see RFC 9112 §6.3, RFC 9113 §8.1: a body in HTTP/2 needs no header */
+function hasBody({ headers, raw }: FastifyRequest): boolean {
   const { 'content-length': length, 'transfer-encoding': encoding } = headers
-  return encoding !== undefined || (length !== undefined && Number(length) !== 0)
+  if (encoding !== undefined || (length !== undefined && Number(length) !== 0)) return true
+  return 'stream' in raw && (raw.stream as ServerHttp2Stream).endAfterHeaders === false
 }
 
 const canonicalizeNonEmpty = (values: unknown) =>

@@ -71,6 +71,9 @@ export function completeOptions(options: IdempotencyOptions) {
   if (typeof options.store?.claim !== 'function') {
     throw new Error('@order-once/idempotency needs the option store, such as createMemoryStore(…)')
   }
+  // `{ waitMs: config.waitMs }` is an option that is not given, too.
+  const isGiven = ([, value]: [string, unknown]) => value !== undefined
+  const given = Object.fromEntries(Object.entries(options).filter(isGiven)) as typeof options
   return {
     required: true,
     maxBodyBytes: 1024 * 1024,
@@ -84,7 +87,7 @@ export function completeOptions(options: IdempotencyOptions) {
     onRelease: () => {},
     onNotRemembered: () => {},
     onWriteFailure: () => {},
-    ...options,
+    ...given,
     methods: new Set((options.methods ?? ['POST', 'PATCH']).map((name) => name.toUpperCase())),
   }
 }

@@ -2,7 +2,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { NotCanonicalError } from './canonical-json.ts'
-import { createClaimer } from './claims.ts'
+import { type ClaimResult, createClaimer } from './claims.ts'
 import { fingerprintParsedRequest } from './fingerprint.ts'
 import { parseIdempotencyKey } from './idempotency-key.ts'
 import {
@@ -67,16 +67,17 @@ export const idempotency = fastifyPlugin(
   async (app, given: IdempotencyOptions) => {
     const options = completeOptions(given)
     const { store, scope, required, methods, fingerprint, mismatchStatus } = options
-    const { maxBodyBytes, readsResponses, remembers, onRelease, onNotRemembered } = options
+    const { maxBodyBytes, readsResponses, onRelease, onNotRemembered } = options
     const reportError = createStoreErrorReport(
       // Where nothing else is durable, a failure of the store can make a handler run again.
       options.recover ? 'debug' : 'warn',
       options.onStoreFailure,
     )
     const waiters = new WaitQueue(store, options.maxWaiters, options.onWaitersChange)
-    const releases = new Releases(store, reportError)
+    const releases = new Releases(store, options.storeTimeoutMs, reportError)
     const responses = new ResponseWriter({
-      ...{ store, closeTimeoutMs: options.closeTimeoutMs, reportError },
+      ...{ store, storeTimeoutMs: options.storeTimeoutMs },
+      ...{ closeTimeoutMs: options.closeTimeoutMs, reportError },
       retries: options.recover === undefined,
       onWriteFailure: options.onWriteFailure,
       onGiveUp: () => onNotRemembered('not-stored'),
@@ -137,11 +138,12 @@ export const idempotency = fastifyPlugin(
 
       const claim = await claimKey(current, request, reply)
       // It was responded to while the claim was in flight: Fastify does not call the handler.
-      if (reply.sent) return claim.state === 'new' && releases.release(current, request.log)
+      if (reply.sent) return releaseUnused(claim, current, request)
       switch (claim.state) {
         case 'new':
+        case 'late':
           current.outcome = 'new'
-          requestState.lease = startLease(current, request, reply, lease)
+          requestState.lease = startLease(current, claim, request, reply, lease)
           return
         case 'unclaimed':
           current.outcome = 'new'
@@ -159,6 +161,16 @@ export const idempotency = fastifyPlugin(
             computeRetryAfterSeconds(claim.remainingMs, store.leaseMs),
           )
       }
+    }
+
+    /** Releases the key of a request that has got its response before its claim had a result. */
+    function releaseUnused(
+      claim: ClaimResult,
+      current: IdempotentRequest,
+      { log }: FastifyRequest,
+    ): void {
+      if (claim.state === 'new') void releases.release(current, log)
+      if (claim.state === 'late') void releases.releaseUncertain(claim.claim, current, log)
     }
 
     app.addHook('onSend', function storeOrRestore(request, reply, payload: unknown, done) {
@@ -188,6 +200,16 @@ export const idempotency = fastifyPlugin(
       }
       done()
     })
+
+    /** Whether a response is stored; not if the option fails. */
+    function remembers(statusCode: number, reply: FastifyReply): boolean {
+      try {
+        return options.remembers(statusCode, reply)
+      } catch (error) {
+        reply.log.error({ err: error }, 'the option remembers has failed; releasing the key')
+        return false
+      }
+    }
 
     /** Reads the body of a response that would be stored. @returns it, or what is to be sent as a stream */
     async function readWebResponse(reply: FastifyReply, response: Response): Promise<unknown> {

@@ -2,6 +2,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { BackOff } from './back-off.ts'
 import { NotSentError } from './batcher.ts'
+import { withDeadline } from './deadline.ts'
 import type { IdempotentRequest } from './idempotent-request.ts'
 import type { ReportStoreError } from './store-errors.ts'
 import type { Claim, IdempotencyStore } from './stores/store.ts'
@@ -9,18 +10,22 @@ import type { Claim, IdempotencyStore } from './stores/store.ts'
 /** A key that stays claimed without a run refuses its retries for a whole lease. */
 export class Releases {
   readonly #store: IdempotencyStore
+  readonly #timeoutMs: number
   readonly #reportError: ReportStoreError
   readonly #backOff = new BackOff()
 
-  constructor(store: IdempotencyStore, reportError: ReportStoreError) {
+  /** @param timeoutMs how long one call to the store may take */
+  constructor(store: IdempotencyStore, timeoutMs: number, reportError: ReportStoreError) {
     this.#store = store
+    this.#timeoutMs = timeoutMs
     this.#reportError = reportError
   }
 
   /** Releases the claim. If the store fails, repeats it with back-off, for one lease. */
   async release(request: IdempotentRequest, log: FastifyBaseLogger): Promise<void> {
     const { storeKey, token } = request
-    const release = async () => this.#store.release(storeKey, token)
+    const callStore = async () => this.#store.release(storeKey, token)
+    const release = () => withDeadline(callStore(), this.#timeoutMs, 'the key was not released')
     try {
       await release()
     } catch (error) {

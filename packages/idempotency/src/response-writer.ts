@@ -12,6 +12,8 @@ const MAX_UNSTORED_BYTES = 16 * 1024 * 1024
 
 export interface ResponseWriterOptions {
   store: IdempotencyStore
+  /** how long one call to the store may take, in ms, if a failed write is tried again */
+  storeTimeoutMs: number
   /** whether a failed write is tried again; if not, a durable record must protect the key */
   retries: boolean
   /** how long `close` waits for responses that are tried again, in ms */
@@ -53,12 +55,14 @@ export class ResponseWriter {
     completed: CompletedRequest,
     log: FastifyBaseLogger,
   ): Promise<void> {
-    const { store, retries, reportError } = this.#options
+    const { retries, reportError } = this.#options
     this.#unfinishedWrites++
     try {
-      await store.complete(request.storeKey, request.token, completed)
+      const write = this.#complete(request, completed)
+      await (retries ? this.#inTime(write) : write)
     } catch (error) {
-      reportError(log, error, 'a response could not be stored')
+      const message = 'a response could not be stored'
+      reportError(log, error, retries ? `${message}; trying again` : message)
       if (retries) await this.#writeLater(request, completed, log)
     }
     if (--this.#unfinishedWrites === 0) this.#onIdle()
@@ -97,7 +101,6 @@ export class ResponseWriter {
       onGiveUp()
       return
     }
-    log.warn('a response could not be stored; trying again')
     const isLate = this.#isClosed // its write failed after `close` had counted the lost responses
     this.#unstored.set(request.storeKey, completed)
     this.#unstoredBytes += bytes
@@ -114,13 +117,23 @@ export class ResponseWriter {
     onGiveUp()
   }
 
-  /** @returns false if another run has the key @throws if the store fails */
+  /** @returns false if another run has the key @throws if the store fails, or does not respond in time */
   async #tryToWrite(request: IdempotentRequest, completed: CompletedRequest): Promise<boolean> {
-    const { store } = this.#options
-    const { storeKey, fingerprint, token } = request
     // A claim with the same token renews the lease, and shows a write whose reply was lost.
-    const claim = await store.claim(storeKey, fingerprint, token)
-    if (claim.state === 'new') await store.complete(storeKey, token, completed)
+    const claim = await this.#inTime(this.#claim(request))
+    if (claim.state === 'new') await this.#inTime(this.#complete(request, completed))
     return claim.state === 'new' || claim.state === 'completed'
+  }
+
+  async #claim({ storeKey, fingerprint, token }: IdempotentRequest): Promise<Claim> {
+    return this.#options.store.claim(storeKey, fingerprint, token)
+  }
+
+  async #complete({ storeKey, token }: IdempotentRequest, completed: CompletedRequest) {
+    await this.#options.store.complete(storeKey, token, completed)
+  }
+
+  #inTime<T>(work: Promise<T>): Promise<T> {
+    return withDeadline(work, this.#options.storeTimeoutMs, 'the store did not respond')
   }
 }

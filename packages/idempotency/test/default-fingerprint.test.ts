@@ -1,7 +1,10 @@
+import { once } from 'node:events'
+import { connect } from 'node:http2'
+import type { AddressInfo } from 'node:net'
 import formbody from '@fastify/formbody'
 import multipart from '@fastify/multipart'
-import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { describe, expect, test, vi } from 'vitest'
+import { type FastifyInstance, type FastifyRequest, fastify } from 'fastify'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { errorHandler, type IdempotencyOptions, idempotency } from '../src/index.ts'
 import { createEmptyApp, FASTIFY_VERSIONS, isReplayed, memoryStore } from './support/app.ts'
 
@@ -251,3 +254,30 @@ describe.each(Object.entries(FASTIFY_VERSIONS))(
     })
   },
 )
+
+test('over HTTP/2, a body that no header announces is not taken for an empty one', async () => {
+  const app = fastify({ http2: true })
+  await app.register(errorHandler)
+  await app.register(multipart)
+  await app.register(idempotency, { store: memoryStore() })
+  app.post('/files', () => 'done')
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const session = connect(`http://127.0.0.1:${(app.server.address() as AddressInfo).port}`)
+  onTestFinished(async () => {
+    session.destroy()
+    await app.close()
+  })
+  async function post(headers: object, body?: string): Promise<unknown> {
+    const stream = session.request(
+      { ':method': 'POST', ':path': '/files', ...headers },
+      { endStream: body === undefined },
+    )
+    if (body !== undefined) stream.end(body)
+    const [{ ':status': status }] = await once(stream, 'response')
+    stream.resume()
+    return status
+  }
+  expect(await post({ 'idempotency-key': 'key-1' })).toBe(200)
+  const headers = { 'idempotency-key': 'key-2', 'content-type': MULTIPART }
+  expect(await post(headers, file('one'))).toBe(500)
+})

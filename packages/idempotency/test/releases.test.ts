@@ -1,6 +1,7 @@
 import { Redis } from 'ioredis'
 import OldestRedis from 'ioredis-oldest'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
+import { createGate } from '../../../test/support/gate.ts'
 import { redisServer, startPrivateRedis } from '../../../test/support/private-redis.ts'
 import { emptyRedisSpace, hasRedis } from '../../../test/support/stores.ts'
 import { until } from '../../../test/support/until.ts'
@@ -54,6 +55,46 @@ describe('a release', () => {
     expect((await post(app)).statusCode).toBe(503)
     await until(async () => (await failing.inner.claim('key', 'v1:f', 'other')).state === 'new')
     expect(failing.calls).toBe(4)
+  })
+
+  test('of a claim that is made after its request has failed is repeated then, with a durable record', async () => {
+    const inner = memoryStore()
+    const gate = createGate()
+    const release = vi.fn(inner.release)
+    const claim: IdempotencyStore['claim'] = async (...args) => {
+      await gate.pass()
+      return inner.claim(...args)
+    }
+    const { app } = await createApp((_request, reply) => reply.code(500).send(), {
+      store: { ...inner, claim, release },
+      storeTimeoutMs: 20,
+      recover: async () => undefined,
+    })
+    expect((await post(app)).statusCode).toBe(500)
+    expect(release).toHaveBeenCalledTimes(1)
+    gate.open()
+    await until(() => release.mock.calls.length === 2)
+    expect(await inner.claim('key', 'v1:f', 'other')).toEqual({ state: 'new' })
+  })
+
+  test('is repeated if the store does not respond to it', async () => {
+    const inner = memoryStore()
+    const gate = createGate()
+    const store: IdempotencyStore = {
+      ...inner,
+      release: async (...args) => {
+        if (gate.arrived === 0) await gate.pass()
+        return inner.release(...args)
+      },
+    }
+    const { app, warnings } = await createApp((_request, reply) => reply.code(503).send(), {
+      store,
+      storeTimeoutMs: 20,
+    })
+    await post(app)
+    await until(async () => (await inner.claim('key', 'v1:f', 'other')).state === 'new')
+    expect(warnings).toEqual(['a key could not be released; trying again'])
+    gate.open()
   })
 
   test('is not needed for a claim that was not sent', async () => {

@@ -56,16 +56,22 @@ describe('a response', () => {
     expect(runs()).toBe(1)
   })
 
-  test('is sent, and its key released, if the option remembers fails', async () => {
-    const store = memoryStore()
-    const { app, warnings } = await createApp(() => 'done', {
-      store,
-      remembers: () => {
-        throw new Error('a bug')
-      },
-    })
-    expect((await post(app)).body).toBe('done')
-    expect((await post(app)).body).toBe('done')
-    expect(warnings[0]).toBe('the option remembers has failed; releasing the key')
-  })
+  test.each([
+    ['a text', () => 'done'],
+    ['a Response', () => new Response('done')],
+  ])(
+    'that is %s is sent, and its key released, if the option remembers fails',
+    async (_name, handler) => {
+      const store = memoryStore()
+      const { app, warnings } = await createApp(handler, {
+        store,
+        remembers: () => {
+          throw new Error('a bug')
+        },
+      })
+      expect((await post(app)).body).toBe('done')
+      expect((await post(app)).body).toBe('done')
+      expect(warnings[0]).toBe('the option remembers has failed; releasing the key')
+    },
+  )
 })

@@ -48,7 +48,7 @@ const RENEW = `
   values ($1, $2, $3, ${fromNow('$4')}, $5)
   on conflict (key) do update
     set fingerprint = excluded.fingerprint, token = excluded.token, response = null,
-        expires_at = excluded.expires_at, database = excluded.database
+        expires_at = excluded.expires_at, database = excluded.database, created_at = now()
     where old.expires_at <= now() or (old.token = excluded.token and old.response is null)
   returning key`
 
@@ -58,7 +58,7 @@ const COMPLETE = `
   values ($1, $2, $3, $4, ${fromNow('$5')}, $6)
   on conflict (key) do update
     set fingerprint = excluded.fingerprint, token = excluded.token, response = excluded.response,
-        expires_at = excluded.expires_at, database = excluded.database
+        expires_at = excluded.expires_at, database = excluded.database, created_at = now()
     where old.expires_at <= now() or (old.token = excluded.token and old.response is null)`
 
 const RELEASE =

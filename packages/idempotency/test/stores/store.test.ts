@@ -289,6 +289,21 @@ describe('the postgres store', () => {
     expect(await version()).toEqual(completed)
   })
 
+  test.each(['renew', 'complete'] as const)(
+    'sets the time of a record that %s takes over',
+    async (method) => {
+      const { sql } = await emptyDatabase()
+      const { store } = await (fixtures.postgres as () => Promise<Fixture>)()
+      await store.claim(key, 'v1:a', 'old')
+      await sql`update idempotency_records set expires_at = now(), created_at = 'epoch'`
+      if (method === 'renew') await store.renew(key, 'v1:a', 'token')
+      else await store.complete(key, 'token', request)
+      const ages = await sql`
+        select now() - created_at < '1 hour' as is_new, token from idempotency_records`
+      expect(ages).toEqual([{ is_new: true, token: 'token' }])
+    },
+  )
+
   test('works with the table of sql/idempotency-records.sql', async () => {
     const runQuery = connect(await createEmptyDatabase())
     const file = new URL('../../sql/idempotency-records.sql', import.meta.url)
