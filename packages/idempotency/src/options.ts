@@ -35,7 +35,7 @@ export interface IdempotencyOptions {
   readsResponses?: boolean
   /** 409, or the 422 of draft-ietf-httpapi-idempotency-key-header-07 §2.7; default: 409 */
   mismatchStatus?: 409 | 422
-  /** how long a claim may take, in ms; default: 1000 */
+  /** how long a call to the store may take, in ms: it is a failure then; default: 1000 */
   storeTimeoutMs?: number
   /**
    * Looks for the key where the handler writes, if that is durable and refuses a key twice. With it,

@@ -55,11 +55,11 @@ export class ResponseWriter {
     completed: CompletedRequest,
     log: FastifyBaseLogger,
   ): Promise<void> {
-    const { retries, reportError } = this.#options
+    const { store, retries, reportError } = this.#options
     this.#unfinishedWrites++
     try {
-      const write = this.#complete(request, completed)
-      await (retries ? this.#inTime(write) : write)
+      if (retries) await this.#inTime(this.#complete(request, completed))
+      else await store.complete(request.storeKey, request.token, completed)
     } catch (error) {
       const message = 'a response could not be stored'
       reportError(log, error, retries ? `${message}; trying again` : message)
