@@ -160,6 +160,8 @@ export const idempotency = fastifyPlugin(
             current,
             computeRetryAfterSeconds(claim.remainingMs, store.leaseMs),
           )
+        default: // of a store that is not typed: without a claim, the handler must not run
+          throw new Error('the store has returned a claim without a known state')
       }
     }
 

@@ -96,6 +96,20 @@ describe('with a durable record', () => {
   })
 })
 
+test.each([{ state: 'NEW' }, {}, undefined])(
+  'a claim of %o is an error, and no handler runs',
+  async (claim) => {
+    const handler = vi.fn(() => 'done')
+    const { app } = createEmptyApp()
+    await app.register(errorHandler)
+    const store = { ...memoryStore(), claim: async () => claim as never }
+    await app.register(idempotency, { store })
+    app.post('/things/:id', handler)
+    expect((await post(app)).statusCode).toBe(500)
+    expect(handler).not.toHaveBeenCalled()
+  },
+)
+
 test('without a durable record, a claim that throws is refused, and released: it may have been made', async () => {
   for (const claim of [bug, down]) {
     const release = vi.fn(async () => {})
