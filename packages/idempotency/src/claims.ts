@@ -1,6 +1,7 @@
 /** Claims keys: finds out whether the handler runs, a response is replayed or the request is refused. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { DeadlineError, withDeadline } from './deadline.ts'
+import { awaitStore } from './call-store.ts'
+import { DeadlineError } from './deadline.ts'
 import { confirmReplay, type IdempotentRequest } from './idempotent-request.ts'
 import type { CompleteOptions } from './options.ts'
 import { parsePreferredWait } from './prefer-header.ts'
@@ -19,8 +20,6 @@ export type ClaimResult =
   | Claim
   /** the handler runs without a claim, and `recover` protects the key */
   | { state: 'unclaimed' }
-  /** the same; the claim has not responded in time, and may still be made */
-  | { state: 'late'; claim: Promise<Claim> }
   /** `recover` has rebuilt the response, as the handler would make it */
   | { state: 'recovered'; response: Extract<Claim, { state: 'completed' }>['response'] }
 
@@ -80,9 +79,9 @@ export function createClaimer(parts: ClaimerParts): ClaimKey {
     if (found) return found
     try {
       const claim = store.claim(storeKey, fingerprint, token, performance.now() + storeTimeoutMs)
-      return 'state' in claim ? claim : awaitStore(claim, current, request)
+      return 'state' in claim ? claim : awaitClaim(claim, current, request)
     } catch (error) {
-      return awaitStore(Promise.reject(error), current, request)
+      return awaitClaim(Promise.reject(error), current, request)
     }
   }
 
@@ -91,17 +90,17 @@ export function createClaimer(parts: ClaimerParts): ClaimKey {
    *
    * @throws {Problem} `store-unavailable`, if only the store can keep the request to one run
    */
-  async function awaitStore(
+  async function awaitClaim(
     claim: Promise<Claim>,
     current: IdempotentRequest,
     request: FastifyRequest,
   ): Promise<ClaimResult> {
     try {
-      return await withDeadline(claim, storeTimeoutMs, 'the idempotency store did not respond')
+      return await awaitStore(claim, storeTimeoutMs)
     } catch (error) {
       reportError(request.log, error, 'the key could not be claimed')
       if (recover) {
-        if (error instanceof DeadlineError) return { state: 'late', claim }
+        if (error instanceof DeadlineError) releases.addLateClaim(claim, current)
         // A claim that failed may exist all the same: its lease is renewed and ended like any other.
         return { state: error instanceof ForeignRecordError ? 'unclaimed' : 'new' }
       }

@@ -1,7 +1,6 @@
 /** Keeps a claim while the handler runs, and ends it with the response. */
 import { finished } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { ClaimResult } from './claims.ts'
 import type { IdempotentRequest } from './idempotent-request.ts'
 import type { Releases } from './releases.ts'
 import { isStream } from './replay.ts'
@@ -55,7 +54,6 @@ export interface Lease {
 /** Renews the claim until the request has its response and its handler has returned. */
 export function startLease(
   current: IdempotentRequest,
-  claim: Extract<ClaimResult, { state: 'new' | 'late' }>,
   request: FastifyRequest,
   reply: FastifyReply,
   options: LeaseOptions,
@@ -108,7 +106,6 @@ export function startLease(
     if (!hasResponse && reply.raw.headersSent && isResult()) reportNotRemembered('hijacked')
     onRelease()
     void releases.release(current, request.log)
-    if (claim.state === 'late') void releases.releaseUncertain(claim.claim, current, request.log)
   }
 
   /** A mismatch belongs to another request's key, and an unknown path to no route. */

@@ -2,7 +2,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { fastifyPlugin } from 'fastify-plugin'
 import { NotCanonicalError } from './canonical-json.ts'
-import { type ClaimResult, createClaimer } from './claims.ts'
+import { createClaimer } from './claims.ts'
 import { fingerprintParsedRequest } from './fingerprint.ts'
 import { parseIdempotencyKey } from './idempotency-key.ts'
 import {
@@ -138,12 +138,11 @@ export const idempotency = fastifyPlugin(
 
       const claim = await claimKey(current, request, reply)
       // It was responded to while the claim was in flight: Fastify does not call the handler.
-      if (reply.sent) return releaseUnused(claim, current, request)
+      if (reply.sent) return claim.state === 'new' && releases.release(current, request.log)
       switch (claim.state) {
         case 'new':
-        case 'late':
           current.outcome = 'new'
-          requestState.lease = startLease(current, claim, request, reply, lease)
+          requestState.lease = startLease(current, request, reply, lease)
           return
         case 'unclaimed':
           current.outcome = 'new'
@@ -163,16 +162,6 @@ export const idempotency = fastifyPlugin(
         default: // of a store that is not typed: without a claim, the handler must not run
           throw new Error('the store has returned a claim without a known state')
       }
-    }
-
-    /** Releases the key of a request that has got its response before its claim had a result. */
-    function releaseUnused(
-      claim: ClaimResult,
-      current: IdempotentRequest,
-      { log }: FastifyRequest,
-    ): void {
-      if (claim.state === 'new') void releases.release(current, log)
-      if (claim.state === 'late') void releases.releaseUncertain(claim.claim, current, log)
     }
 
     app.addHook('onSend', function storeOrRestore(request, reply, payload: unknown, done) {

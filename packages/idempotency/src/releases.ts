@@ -2,7 +2,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { BackOff } from './back-off.ts'
 import { NotSentError } from './batcher.ts'
-import { withDeadline } from './deadline.ts'
+import { callStore } from './call-store.ts'
 import type { IdempotentRequest } from './idempotent-request.ts'
 import type { ReportStoreError } from './store-errors.ts'
 import type { Claim, IdempotencyStore } from './stores/store.ts'
@@ -12,6 +12,7 @@ export class Releases {
   readonly #store: IdempotencyStore
   readonly #timeoutMs: number
   readonly #reportError: ReportStoreError
+  readonly #lateClaims = new WeakMap<IdempotentRequest, Promise<Claim>>()
   readonly #backOff = new BackOff()
 
   /** @param timeoutMs how long one call to the store may take */
@@ -21,11 +22,24 @@ export class Releases {
     this.#reportError = reportError
   }
 
-  /** Releases the claim. If the store fails, repeats it with back-off, for one lease. */
+  /** Adds a claim that had no result in time, and whose request goes on: it may still be made. */
+  addLateClaim(claim: Promise<Claim>, request: IdempotentRequest): void {
+    this.#lateClaims.set(request, claim)
+  }
+
+  /**
+   * Releases the claim. If the store fails, repeats it with back-off, for one lease. A late claim is released again
+   * once it has its result.
+   */
   async release(request: IdempotentRequest, log: FastifyBaseLogger): Promise<void> {
+    await this.#releaseNow(request, log)
+    const lateClaim = this.#lateClaims.get(request)
+    if (lateClaim) await this.releaseUncertain(lateClaim, request, log)
+  }
+
+  async #releaseNow(request: IdempotentRequest, log: FastifyBaseLogger): Promise<void> {
     const { storeKey, token } = request
-    const callStore = async () => this.#store.release(storeKey, token)
-    const release = () => withDeadline(callStore(), this.#timeoutMs, 'the key was not released')
+    const release = () => callStore(() => this.#store.release(storeKey, token), this.#timeoutMs)
     try {
       await release()
     } catch (error) {
@@ -48,7 +62,7 @@ export class Releases {
     } catch (error) {
       if (error instanceof NotSentError) return
     }
-    await this.release(request, log)
+    await this.#releaseNow(request, log)
   }
 
   /** Ends all repetitions. */

@@ -1,6 +1,7 @@
 /** Writes responses to the store, and tries again those that it has failed to keep. */
 import type { FastifyBaseLogger } from 'fastify'
 import { BackOff } from './back-off.ts'
+import { callStore } from './call-store.ts'
 import { withDeadline } from './deadline.ts'
 import type { IdempotentRequest } from './idempotent-request.ts'
 import type { ReportStoreError } from './store-errors.ts'
@@ -55,11 +56,12 @@ export class ResponseWriter {
     completed: CompletedRequest,
     log: FastifyBaseLogger,
   ): Promise<void> {
-    const { store, retries, reportError } = this.#options
+    const { store, storeTimeoutMs, retries, reportError } = this.#options
     this.#unfinishedWrites++
     try {
-      if (retries) await this.#inTime(this.#complete(request, completed))
-      else await store.complete(request.storeKey, request.token, completed)
+      const { storeKey, token } = request
+      if (retries) await callStore(() => store.complete(storeKey, token, completed), storeTimeoutMs)
+      else await store.complete(storeKey, token, completed)
     } catch (error) {
       const message = 'a response could not be stored'
       reportError(log, error, retries ? `${message}; trying again` : message)
@@ -119,21 +121,13 @@ export class ResponseWriter {
 
   /** @returns false if another run has the key @throws if the store fails, or does not respond in time */
   async #tryToWrite(request: IdempotentRequest, completed: CompletedRequest): Promise<boolean> {
+    const { store, storeTimeoutMs } = this.#options
+    const { storeKey, fingerprint, token } = request
     // A claim with the same token renews the lease, and shows a write whose reply was lost.
-    const claim = await this.#inTime(this.#claim(request))
-    if (claim.state === 'new') await this.#inTime(this.#complete(request, completed))
+    const claim = await callStore(() => store.claim(storeKey, fingerprint, token), storeTimeoutMs)
+    if (claim.state === 'new') {
+      await callStore(() => store.complete(storeKey, token, completed), storeTimeoutMs)
+    }
     return claim.state === 'new' || claim.state === 'completed'
-  }
-
-  async #claim({ storeKey, fingerprint, token }: IdempotentRequest): Promise<Claim> {
-    return this.#options.store.claim(storeKey, fingerprint, token)
-  }
-
-  async #complete({ storeKey, token }: IdempotentRequest, completed: CompletedRequest) {
-    await this.#options.store.complete(storeKey, token, completed)
-  }
-
-  #inTime<T>(work: Promise<T>): Promise<T> {
-    return withDeadline(work, this.#options.storeTimeoutMs, 'the store did not respond')
   }
 }

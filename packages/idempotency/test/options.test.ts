@@ -9,7 +9,7 @@ const names = Object.keys(defaults).filter((name) => name !== 'store') as (keyof
 describe('an option that is given as undefined', () => {
   test.each(names)('has its default: %s', (name) => {
     const value = completeOptions({ store, [name]: undefined })[name]
-    // Some functions are made anew.
+    // Some defaults are functions that each call creates.
     if (typeof defaults[name] === 'function') expect(value).toBeTypeOf('function')
     else expect(value).toEqual(defaults[name])
   })
