@@ -1,5 +1,6 @@
 // Runs the benchmark: `npm run bench -- --help` explains it.
 import { parseArgs } from 'node:util'
+import { onInterruption } from '../support/interruption.ts'
 import { compare } from './compare.ts'
 import { writeDocument } from './document.ts'
 import { measureRounds } from './rounds.ts'
@@ -21,9 +22,6 @@ redis-server; it starts a PostgreSQL and a Redis of its own.
   --help          prints this text
 `
 
-/** After an interruption, the stores end within some seconds. */
-const FORCE_EXIT_AFTER_MS = 15_000
-
 try {
   await main()
 } catch (error) {
@@ -37,13 +35,7 @@ async function main(): Promise<void> {
   const options = parseOptions()
   if (options.help) return console.log(USAGE)
   const interrupted = new Promise<never>((_, reject) => {
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-      // Ctrl-C comes several times: from the terminal, from npm and from tsx.
-      process.on(signal, () => {
-        reject(new Error(`interrupted by ${signal}`))
-        setTimeout(() => process.exit(1), FORCE_EXIT_AFTER_MS)
-      })
-    }
+    onInterruption((signal) => reject(new Error(`interrupted by ${signal}`)))
   })
   interrupted.catch(() => {}) // it may come while the stores start
   const stores = await startStores()

@@ -82,6 +82,7 @@ async function start(
     stdio: 'inherit',
   })
   const closed = once(child, 'close')
+  // Before the stores end. A service that the interrupted load starts after that ends with this process.
   stores.onClose(() => child.kill('SIGKILL'))
   await until(() => {
     const end = child.exitCode ?? child.signalCode

@@ -4,6 +4,7 @@
  */
 import { writeFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
+import { onInterruption } from '../support/interruption.ts'
 import { postgresPrograms } from '../support/postgres-node.ts'
 import { type Figures, findMisses, formatTable } from './figures.ts'
 import { ROWS } from './rows.ts'
@@ -13,9 +14,6 @@ const USAGE = `usage: npm run test:failover -- [--only TEXT]... [--json FILE]
 
 --only runs the rows whose names have TEXT:
 ${ROWS.map(({ name }) => `  ${name}`).join('\n')}`
-
-/** More than a stop takes. */
-const FORCE_EXIT_AFTER_MS = 20_000
 
 async function main(stop: AbortController): Promise<boolean> {
   const { only, json } = readOptions()
@@ -51,12 +49,7 @@ function readOptions(): { only: string[]; json: string | undefined } {
 }
 
 const stop = new AbortController()
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.on(signal, () => {
-    stop.abort()
-    setTimeout(() => process.exit(1), FORCE_EXIT_AFTER_MS)
-  })
-}
+onInterruption(() => stop.abort())
 if (postgresPrograms === undefined) {
   console.error(
     'There is no pg_basebackup on this machine: install PostgreSQL, such as the Debian package.',

@@ -4,6 +4,7 @@
  */
 import { writeFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
+import { onInterruption } from '../support/interruption.ts'
 import { runClients } from './clients.ts'
 import { collectFindings, isClean } from './findings.ts'
 import { createReport, printReport, type Report } from './report.ts'
@@ -17,9 +18,6 @@ const DEFAULT_SECONDS = '60'
 
 /** Every order must have its 201 this long after the last fault; clients retry within a second. */
 const LAST_ORDER_TIMEOUT_MS = 60_000
-
-/** More than a stop takes: it waits at most for a store that is starting. */
-const FORCE_EXIT_AFTER_MS = 20_000
 
 async function main(stop: AbortController): Promise<boolean> {
   const { seconds, seed, json } = readOptions()
@@ -94,14 +92,10 @@ function readOptions(): { seconds: number; seed: number; json: string | undefine
 
 const stop = new AbortController()
 let stoppedBy: string | undefined
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  // Ctrl-C comes several times: from the terminal, from npm and from tsx.
-  process.on(signal, () => {
-    stoppedBy = signal
-    stop.abort()
-    setTimeout(() => process.exit(1), FORCE_EXIT_AFTER_MS)
-  })
-}
+onInterruption((signal) => {
+  stoppedBy = signal
+  stop.abort()
+})
 try {
   process.exitCode = (await main(stop)) ? 0 : 1
 } catch (error) {
